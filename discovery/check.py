@@ -1,0 +1,104 @@
+"""What do the objects of a set say together that is wrong? False conditions and what a controller would warn of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from discovery.resources.collection import Origin, Resources
+from discovery.resources.meta import ObjectKey, Resource
+from discovery.resources.problem import Problem, Severity
+from discovery.snapshot import Membership, Routing
+from discovery.status import Condition, ObjectStatus
+
+# Conditions that say that something is wrong, by the status that says so.
+_BAD = {"Accepted": "False", "ResolvedRefs": "False", "PartiallyInvalid": "True", "Conflicted": "True"}
+
+
+def problems_of(routing: Routing, resources: Resources) -> list[Problem]:
+    """A line for everything that a condition objects to, with the place of the object; none is there twice."""
+    found: dict[tuple[object, ...], Problem] = {}
+    for status in routing.statuses:
+        for condition in status.conditions:
+            # A Gateway's own ListenersNotValid repeats what its listeners say.
+            if _BAD.get(condition.type) == condition.status and condition.reason != "ListenersNotValid":
+                for problem in _problems(status, condition, resources.origins):
+                    found.setdefault((problem.kind, problem.namespace, problem.name, str(problem)), problem)
+    return list(found.values())
+
+
+def warnings_of(
+    routing: Routing, membership: Membership, resources: Resources, *, ignored_policies: frozenset[str] = frozenset()
+) -> list[Problem]:
+    """What is served, but perhaps not as one might think."""
+    return [
+        *_parents_without_gateway(resources),
+        *_foreign_parents(resources),
+        *_ignored(resources, ignored_policies),
+        *_empty_pools(routing, membership, resources),
+    ]
+
+
+def _problems(status: ObjectStatus, condition: Condition, origins: Mapping[ObjectKey, Origin]) -> Iterator[Problem]:
+    origin = origins.get(ObjectKey(status.group, status.kind, status.namespace, status.name), Origin(file="", line=0))
+    listener = status.parent.rpartition("/")[2] if status.kind == "Gateway" and status.parent else ""
+    causes = [(cause.field, cause.message) for cause in condition.causes] or [
+        (f"listener {listener}" if listener else "", condition.message)
+    ]
+    for field, message in causes:
+        yield Problem(
+            severity=Severity.INVALID,
+            message=f"{message} ({condition.reason})",
+            file=origin.file,
+            line=origin.line,
+            kind=status.kind,
+            namespace=status.namespace,
+            name=status.name,
+            field=field,
+        )
+
+
+def _parents_without_gateway(resources: Resources) -> Iterator[Problem]:
+    if resources.gateways:
+        return
+    for route in resources.routes:
+        refs = [ref for ref in route.spec.parent_refs if ref.is_gateway]
+        if refs:
+            message = f"there is no Gateway {refs[0].name}: the route is attached to the one listener that is served"
+            yield _warning(route, resources, message, "spec.parentRefs")
+
+
+def _foreign_parents(resources: Resources) -> Iterator[Problem]:
+    for route in resources.routes:
+        for number, ref in enumerate(route.spec.parent_refs):
+            if not ref.is_gateway:
+                field = f"spec.parentRefs[{number}]"
+                yield _warning(route, resources, f"a parent of kind {ref.kind} is not a Gateway, ignored", field)
+
+
+def _ignored(resources: Resources, ignored: frozenset[str]) -> Iterator[Problem]:
+    for policy in resources.unimplemented_policies:
+        if policy.kind in ignored:
+            yield _warning(policy, resources, "not implemented, ignored as --ignore-policy says")
+
+
+def _empty_pools(routing: Routing, membership: Membership, resources: Resources) -> Iterator[Problem]:
+    for pool in resources.inference_pools:
+        ids = [f"InferencePool/{pool.path}", f"InferencePool.{pool.group}/{pool.path}"]
+        if any(membership.get(key) for key in ids) or not any(key in routing.backends for key in ids):
+            continue
+        what = "pods" if pool.spec.target_ports else "AIServiceBackends"
+        yield _warning(pool, resources, f"no ready {what} have its labels, requests to it are answered with 503")
+
+
+def _warning(resource: Resource, resources: Resources, message: str, field: str = "") -> Problem:
+    origin = resources.origins.get(resource.key, Origin(file="", line=0))
+    return Problem(
+        severity=Severity.WARNING,
+        message=message,
+        file=origin.file,
+        line=origin.line,
+        kind=resource.kind,
+        namespace=resource.namespace,
+        name=resource.name,
+        field=field,
+    )

@@ -1,0 +1,292 @@
+"""Which listeners do we serve, and which routes attach to them? (Gateway API: listeners, parentRefs, allowedRoutes.)"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from discovery.compile.index import Index, Route
+from discovery.resources.gateway_api import Gateway, GatewayListener, ParentReference
+from discovery.resources.meta import ENVOY_AI_GATEWAY, GATEWAY_API
+from discovery.snapshot import hostname_rank
+from discovery.status import Condition, ObjectStatus
+
+_SUPPORTED_KINDS = frozenset({(GATEWAY_API, "HTTPRoute"), (ENVOY_AI_GATEWAY, "AIGatewayRoute")})
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ListenerPlan:
+    """A listener, whether it is served, and what attaches to it."""
+
+    gateway: Gateway | None = None  # None: the implicit listener of files without a Gateway
+    listener: GatewayListener | None = None
+    hostname: str | None = None
+    rejection: Condition | None = None  # why it is not served
+    bad_kinds: bool = False  # allowedRoutes.kinds names a kind that we do not serve
+    routes: list[Route] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        if self.gateway is None or self.listener is None:
+            return ""
+        return f"{self.gateway.path}/{self.listener.name}"
+
+    def allows(self, route: Route, index: Index) -> bool:
+        """Whether allowedRoutes lets the route attach, by its namespace and its kind."""
+        if self.gateway is None or self.listener is None:
+            return True
+        allowed = self.listener.allowed_routes
+        kinds = {(kind.group, kind.kind) for kind in allowed.kinds}
+        # An AIGatewayRoute stands for the HTTPRoute that Envoy AI Gateway makes of it.
+        if kinds and not kinds & {(route.group, route.kind), (GATEWAY_API, "HTTPRoute")}:
+            return False
+        match allowed.namespaces.from_:
+            case "All":
+                return True
+            case "Same":
+                return route.namespace == self.gateway.namespace
+            case "Selector":
+                selector = allowed.namespaces.selector
+                return selector is not None and selector.selects(index.labels_of_namespace(route.namespace))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A route on one listener, with those of its hostnames that meet the listener's (none: all)."""
+
+    plan: ListenerPlan
+    hostnames: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class RouteAttachments:
+    """Where a route attaches, and what to say of each of its parents."""
+
+    attachments: list[Attachment] = field(default_factory=list)
+    parents: list[tuple[str | None, Condition]] = field(default_factory=list)  # parent and its Accepted
+
+
+def plan_listeners(index: Index) -> list[ListenerPlan]:
+    """Every listener of every Gateway, or the one implicit listener where there is no Gateway.
+
+    All HTTP listeners share a port and are told apart by hostname, so of two with the same one the later is Conflicted.
+    """
+    gateways = sorted(index.resources.gateways, key=_age)
+    if not gateways:
+        return [ListenerPlan()]
+    plans: list[ListenerPlan] = []
+    taken: dict[str | None, str] = {}
+    for gateway in gateways:
+        for listener in gateway.spec.listeners:
+            hostname = listener.hostname.lower() if listener.hostname else None
+            plan = ListenerPlan(gateway=gateway, listener=listener, hostname=hostname)
+            kinds = {(kind.group, kind.kind) for kind in listener.allowed_routes.kinds}
+            plan.bad_kinds = bool(kinds - _SUPPORTED_KINDS)
+            plans.append(plan)
+            if listener.protocol != "HTTP":
+                plan.rejection = Condition(
+                    type="Accepted",
+                    status="False",
+                    reason="UnsupportedProtocol",
+                    message=f"protocol {listener.protocol} is not supported, its routes are not served",
+                    observed_generation=gateway.metadata.generation,
+                )
+            elif hostname in taken:
+                plan.rejection = Condition(
+                    type="Conflicted",
+                    status="True",
+                    reason="HostnameConflict",
+                    message=f"all HTTP listeners share one port, and listener {taken[hostname]} has the same hostname",
+                    observed_generation=gateway.metadata.generation,
+                )
+            else:
+                taken[hostname] = plan.name
+    return plans
+
+
+def attach(route: Route, plans: list[ListenerPlan], index: Index) -> RouteAttachments:
+    """Attach a route to the listeners that take it. Each listener of ``plans`` learns of it."""
+    result = RouteAttachments()
+    refs = [ref for ref in route.spec.parent_refs if ref.is_gateway]
+    if plans[0].gateway is None:  # every route attaches, whatever it says of parents
+        _attach_to(plans, route, index, result)
+        result.parents.append((None, _accepted(route)))
+        return result
+    if not route.spec.parent_refs:
+        _attach_without_parents(route, plans, index, result)
+        return result
+    for ref in refs:
+        result.parents.append((_parent_name(route, ref), _attach_by(ref, route, plans, index, result)))
+    return result
+
+
+def _attach_by(
+    ref: ParentReference, route: Route, plans: list[ListenerPlan], index: Index, result: RouteAttachments
+) -> Condition:
+    namespace = ref.namespace or route.namespace
+    of_gateway = [
+        p for p in plans if p.gateway is not None and (p.gateway.namespace, p.gateway.name) == (namespace, ref.name)
+    ]
+    if not of_gateway:
+        return _rejected(route, "NoMatchingParent", f"there is no Gateway {namespace}/{ref.name}")
+    named = [p for p in of_gateway if p.listener is not None and _is_named(p.listener, ref)]
+    if not named:
+        section = " and ".join(
+            text for text in (ref.section_name and f"name {ref.section_name}", ref.port and f"port {ref.port}") if text
+        )
+        return _rejected(route, "NoMatchingParent", f"Gateway {namespace}/{ref.name} has no listener with {section}")
+    allowed = [p for p in named if p.allows(route, index)]
+    if not allowed:
+        message = f"no listener of Gateway {namespace}/{ref.name} allows {route.kind}s of namespace {route.namespace}"
+        return _rejected(route, "NotAllowedByListeners", message)
+    served = [p for p in allowed if p.rejection is None]
+    if not served:
+        return _rejected(route, "NoMatchingParent", f"{allowed[0].name}: this listener is not served")
+    if not _attach_to(served, route, index, result):
+        message = f"no hostname in common with a listener of Gateway {namespace}/{ref.name}"
+        return _rejected(route, "NoMatchingListenerHostname", message)
+    return _accepted(route)
+
+
+def _attach_without_parents(route: Route, plans: list[ListenerPlan], index: Index, result: RouteAttachments) -> None:
+    """In files a route that names no parent attaches wherever it is allowed."""
+    allowed = [p for p in plans if p.rejection is None and p.allows(route, index)]
+    if not allowed:
+        condition = _rejected(route, "NotAllowedByListeners", "no listener allows it")
+    elif not _attach_to(allowed, route, index, result):
+        condition = _rejected(route, "NoMatchingListenerHostname", "no hostname in common with any listener")
+    else:
+        condition = _accepted(route)
+    result.parents.append((None, condition))
+
+
+def _attach_to(plans: list[ListenerPlan], route: Route, index: Index, result: RouteAttachments) -> bool:
+    has_attached = False
+    for plan in plans:
+        hostnames = intersect(plan.hostname, route.spec.hostnames)
+        if hostnames is None:
+            continue
+        has_attached = True
+        if all(a.plan is not plan for a in result.attachments):
+            plan.routes.append(route)
+            result.attachments.append(Attachment(plan=plan, hostnames=hostnames))
+    return has_attached
+
+
+def intersect(listener: str | None, hostnames: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The route's hostnames that have a name in common with the listener's; None when it has some and none fits."""
+    if not hostnames:
+        return ()
+    names = tuple(name.lower() for name in hostnames)
+    if listener is None:
+        return names
+    fitting = tuple(name for name in names if _overlap(listener, name))
+    return fitting or None
+
+
+def _overlap(one: str, other: str) -> bool:
+    if one.startswith("*.") and other.startswith("*."):
+        return one.endswith(other[1:]) or other.endswith(one[1:])
+    if one.startswith("*."):
+        return hostname_rank(one, other) >= 0
+    return hostname_rank(other, one) >= 0
+
+
+def listener_statuses(plans: list[ListenerPlan]) -> Iterator[ObjectStatus]:
+    """Conditions of each Gateway and of each of its listeners."""
+    gateways: dict[int, list[ListenerPlan]] = {}
+    for plan in plans:
+        if plan.gateway is not None:
+            gateways.setdefault(id(plan.gateway), []).append(plan)
+    for own in gateways.values():
+        gateway = own[0].gateway
+        if gateway is not None:
+            yield _gateway_status(gateway, own)
+            for plan in own:
+                yield _listener_status(gateway, plan)
+
+
+def _gateway_status(gateway: Gateway, plans: list[ListenerPlan]) -> ObjectStatus:
+    served = sum(plan.rejection is None for plan in plans)
+    generation = gateway.metadata.generation
+    accepted = Condition(
+        type="Accepted",
+        status="True" if served else "False",
+        reason="Accepted" if served == len(plans) else "ListenersNotValid",
+        message="" if served == len(plans) else f"{len(plans) - served} of {len(plans)} listeners are not served",
+        observed_generation=generation,
+    )
+    programmed = Condition(
+        type="Programmed",
+        status="True" if served else "False",
+        reason="Programmed" if served else "Invalid",
+        observed_generation=generation,
+    )
+    return ObjectStatus(
+        group=gateway.group,
+        kind=gateway.kind,
+        namespace=gateway.namespace,
+        name=gateway.name,
+        conditions=(accepted, programmed),
+    )
+
+
+def _listener_status(gateway: Gateway, plan: ListenerPlan) -> ObjectStatus:
+    generation = gateway.metadata.generation
+    rejection = plan.rejection
+    is_accepted = rejection is None or rejection.type != "Accepted"
+    conditions = [
+        Condition(type="Accepted", status="True", reason="Accepted", observed_generation=generation)
+        if is_accepted or rejection is None
+        else rejection,
+        Condition(
+            type="Programmed",
+            status="True" if rejection is None else "False",
+            reason="Programmed" if rejection is None else "Invalid",
+            observed_generation=generation,
+        ),
+        Condition(
+            type="ResolvedRefs",
+            status="False" if plan.bad_kinds else "True",
+            reason="InvalidRouteKinds" if plan.bad_kinds else "ResolvedRefs",
+            message="allowedRoutes names a kind that is not served" if plan.bad_kinds else "",
+            observed_generation=generation,
+        ),
+        rejection
+        if rejection is not None and rejection.type == "Conflicted"
+        else Condition(type="Conflicted", status="False", reason="NoConflicts", observed_generation=generation),
+    ]
+    return ObjectStatus(
+        group=gateway.group,
+        kind=gateway.kind,
+        namespace=gateway.namespace,
+        name=gateway.name,
+        parent=plan.name,
+        conditions=tuple(conditions),
+        attached_routes=len(plan.routes),
+    )
+
+
+def _is_named(listener: GatewayListener, ref: ParentReference) -> bool:
+    return ref.section_name in (None, "", listener.name) and ref.port in (None, listener.port)
+
+
+def _parent_name(route: Route, ref: ParentReference) -> str:
+    section = f"/{ref.section_name}" if ref.section_name else ""
+    return f"{ref.namespace or route.namespace}/{ref.name}{section}"
+
+
+def _accepted(route: Route) -> Condition:
+    generation = route.metadata.generation
+    return Condition(type="Accepted", status="True", reason="Accepted", observed_generation=generation)
+
+
+def _rejected(route: Route, reason: str, message: str) -> Condition:
+    generation = route.metadata.generation
+    return Condition(type="Accepted", status="False", reason=reason, message=message, observed_generation=generation)
+
+
+def _age(gateway: Gateway) -> float:
+    created = gateway.metadata.created
+    return math.inf if created is None else created

@@ -1,0 +1,179 @@
+"""Which addresses does each backend consist of? Pods, EndpointSlices, Backends -> endpoints that take new requests."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+import httpx
+
+from discovery.compile.filters import compile_prefix
+from discovery.compile.index import Index
+from discovery.compile.references import ai_service_backend_fault, backend_fault
+from discovery.resources.collection import Resources
+from discovery.resources.core import EndpointSlice, Pod, Service, ServicePort
+from discovery.resources.envoy_ai_gateway import AIServiceBackend, VersionedSchema
+from discovery.resources.envoy_gateway import Backend
+from discovery.resources.inference import InferencePool
+from discovery.resources.meta import has_labels
+from discovery.snapshot import Endpoint, Membership, ReplacePrefix
+
+# Data-parallel ranks that serve: the ports of a pod that take requests, of those that its pool names.
+ACTIVE_PORTS_ANNOTATIONS = ("llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports")
+
+DEFAULT_HTTP_PORT = 80
+
+
+def compile_membership(resources: Resources, *, previous: Membership | None = None) -> Membership:
+    """The endpoints of every backend. Of ``previous`` each part that is the same is kept, or all of it."""
+    compiler = _Compiler(resources, previous or {})
+    membership = compiler.compile()
+    if previous is None:
+        return MappingProxyType(membership)
+    kept = {key: previous[key] if previous.get(key) == value else value for key, value in membership.items()}
+    if len(kept) == len(previous) and all(value is previous.get(key) for key, value in kept.items()):
+        return previous
+    return MappingProxyType(kept)
+
+
+class _Compiler:
+    def __init__(self, resources: Resources, previous: Membership) -> None:
+        self._index = Index(resources)
+        self._resources = resources
+        self._pods: dict[str, list[Pod]] = defaultdict(list)
+        for pod in resources.pods:
+            self._pods[pod.namespace].append(pod)
+        self._slices: dict[tuple[str, str | None], list[EndpointSlice]] = defaultdict(list)
+        for piece in resources.endpoint_slices:
+            self._slices[piece.namespace, piece.service].append(piece)
+        self._urls = {(e.address, e.port): e.url for endpoints in previous.values() for e in endpoints}
+
+    def compile(self) -> dict[str, tuple[Endpoint, ...]]:
+        membership: dict[str, tuple[Endpoint, ...]] = {}
+        for backend in self._resources.backends:
+            membership[f"Backend/{backend.path}"] = self._of_backend(backend)
+        for ai_backend in self._resources.ai_service_backends:
+            membership[f"AIServiceBackend/{ai_backend.path}"] = self._of_ai_service_backend(ai_backend)
+        for pool in self._resources.inference_pools:
+            membership[self._index.pool_id(pool)] = _unique(self._of_pool(pool))
+        for service in self._resources.services:
+            for port in service.spec.ports:
+                membership[f"Service/{service.path}:{port.port}"] = _unique(self._of_service(service, port))
+        return membership
+
+    def _of_backend(self, backend: Backend) -> tuple[Endpoint, ...]:
+        if backend_fault(backend) is not None:
+            return ()
+        endpoints: list[Endpoint] = []
+        for given in backend.spec.endpoints:
+            if given.ip is not None:
+                endpoints.append(self._endpoint(given.ip.address, given.ip.port))
+            elif given.fqdn is not None:
+                name, port = given.fqdn.hostname, given.fqdn.port
+                host = name if port == DEFAULT_HTTP_PORT else f"{name}:{port}"
+                endpoints.append(replace(self._endpoint(name, port), host=host.encode("ascii")))
+        return _unique(endpoints)
+
+    def _of_ai_service_backend(self, backend: AIServiceBackend) -> tuple[Endpoint, ...]:
+        if ai_service_backend_fault(backend, self._index) is not None:
+            return ()
+        ref = backend.spec.backend_ref
+        found = self._index.backends.get((ref.namespace or backend.namespace, ref.name))
+        if found is None:
+            return ()
+        rewrites = path_rewrites(backend.spec.api_schema)
+        return tuple(replace(endpoint, path_rewrites=rewrites) for endpoint in self._of_backend(found))
+
+    def _of_pool(self, pool: InferencePool) -> Iterator[Endpoint]:
+        if not pool.spec.target_ports:
+            for member in self._index.pool_members(pool):
+                yield from self._of_ai_service_backend(member)
+            return
+        for pod in self._pods[pool.namespace]:
+            address = pod.status.pod_ip
+            if address and pod.is_ready and has_labels(pod.metadata.labels, pool.spec.match_labels):
+                for port in _active_ports(pod, pool.spec.target_ports):
+                    yield self._pod_endpoint(pod.path, pod.metadata.uid, address, port)
+
+    def _of_service(self, service: Service, port: ServicePort) -> Iterator[Endpoint]:
+        slices = self._slices.get((service.namespace, service.name))
+        if slices:
+            for piece in slices:
+                yield from self._of_slice(piece, port)
+            return
+        selector = service.spec.selector
+        selected = (
+            [pod for pod in self._pods[service.namespace] if has_labels(pod.metadata.labels, selector)]
+            if selector
+            else []
+        )
+        for pod in selected:
+            number = _target_port(port, pod)
+            if pod.is_ready and pod.status.pod_ip and number is not None:
+                yield self._pod_endpoint(pod.path, pod.metadata.uid, pod.status.pod_ip, number)
+        if not selected:
+            is_headless = service.spec.cluster_ip == "None" and isinstance(port.target_port, int)
+            number = port.target_port if is_headless and isinstance(port.target_port, int) else port.port
+            yield self._endpoint(f"{service.name}.{service.namespace}.svc.cluster.local", number)
+
+    def _of_slice(self, piece: EndpointSlice, port: ServicePort) -> Iterator[Endpoint]:
+        numbers = [p.port for p in piece.ports if (p.name or "") == (port.name or "") and p.port]
+        for given in piece.endpoints:
+            if given.conditions.ready is False or given.conditions.terminating or not given.addresses:
+                continue
+            target = given.target_ref
+            is_pod = target is not None and target.kind == "Pod" and target.name
+            for number in numbers:
+                if target is not None and is_pod:
+                    path = f"{target.namespace or piece.namespace}/{target.name}"
+                    yield self._pod_endpoint(path, target.uid, given.addresses[0], number)
+                else:
+                    yield self._endpoint(given.addresses[0], number)
+
+    def _pod_endpoint(self, path: str, uid: str | None, address: str, port: int) -> Endpoint:
+        return replace(self._endpoint(address, port, identity=f"{uid or path}/"), pod=path)
+
+    def _endpoint(self, address: str, port: int, identity: str = "") -> Endpoint:
+        bracketed = f"[{address}]" if ":" in address else address
+        url = self._urls.get((address, port))
+        if url is None:
+            url = self._urls[address, port] = httpx.URL(f"http://{bracketed}:{port}/")
+        return Endpoint(id=f"{identity}{bracketed}:{port}", address=address, port=port, url=url)
+
+
+def path_rewrites(schema: VersionedSchema) -> tuple[ReplacePrefix, ...]:
+    """How a client's path becomes the backend's: Envoy AI Gateway shows Anthropic's API below `/anthropic`, Cohere's
+    below `/cohere`, and a schema's `prefix` stands where the API has its version (`/v1`; `/v2` of Cohere)."""
+    version = "/v2" if schema.name == "Cohere" else "/v1"
+    shown = {"Anthropic": "/anthropic", "Cohere": "/cohere"}.get(schema.name)
+    prefix = f"/{schema.prefix.strip('/')}" if schema.prefix else version
+    rewrites: list[ReplacePrefix] = []
+    if shown is not None:
+        if prefix != version:
+            rewrites.append(compile_prefix(shown + version, prefix))
+        rewrites.append(compile_prefix(shown, ""))
+    if prefix != version:
+        rewrites.append(compile_prefix(version, prefix))
+    return tuple(rewrites)
+
+
+def _active_ports(pod: Pod, target_ports: Sequence[int]) -> Sequence[int]:
+    for annotation in ACTIVE_PORTS_ANNOTATIONS:
+        text = pod.metadata.annotations.get(annotation)
+        if text is not None:
+            active = {part.strip() for part in text.split(",")}
+            return [port for port in target_ports if str(port) in active]
+    return target_ports
+
+
+def _target_port(port: ServicePort, pod: Pod) -> int | None:
+    target = port.target_port if port.target_port is not None else port.port
+    if isinstance(target, int):
+        return target
+    return int(target) if target.isdigit() else pod.port_named(target)
+
+
+def _unique(endpoints: Sequence[Endpoint] | Iterator[Endpoint]) -> tuple[Endpoint, ...]:
+    return tuple({endpoint.id: endpoint for endpoint in endpoints}.values())

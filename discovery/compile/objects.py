@@ -1,0 +1,52 @@
+"""What became of pools, backends and InferenceModels? Their conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from discovery.compile.index import Index
+from discovery.compile.references import ai_service_backend_fault, backend_fault
+from discovery.resources.inference import InferencePool
+from discovery.resources.meta import Resource
+from discovery.status import Condition, ObjectStatus
+
+
+def object_statuses(index: Index, used_pools: Iterable[InferencePool]) -> Iterator[ObjectStatus]:
+    """Conditions of what routes refer to. A pool has some only while a route uses it."""
+    for pool in used_pools:
+        yield _status(pool, _true(pool, "Accepted"), _true(pool, "ResolvedRefs"))
+    for backend in index.resources.backends:
+        fault = backend_fault(backend)
+        yield _status(
+            backend, _false(backend, "Accepted", "Invalid", fault[1]) if fault else _true(backend, "Accepted")
+        )
+    for ai_backend in index.resources.ai_service_backends:
+        fault = ai_service_backend_fault(ai_backend, index)
+        condition = _false(ai_backend, "Accepted", *fault) if fault else _true(ai_backend, "Accepted")
+        yield _status(ai_backend, condition)
+    for model in index.resources.inference_models:
+        ref = model.spec.pool_ref
+        if index.find_pool(ref.group, model.namespace, ref.name) is None:
+            message = f"there is no InferencePool {model.namespace}/{ref.name}"
+            yield _status(model, _false(model, "ResolvedRefs", "BackendNotFound", message))
+        else:
+            yield _status(model, _true(model, "Accepted"))
+
+
+def _status(resource: Resource, *conditions: Condition) -> ObjectStatus:
+    return ObjectStatus(
+        group=resource.group,
+        kind=resource.kind,
+        namespace=resource.namespace,
+        name=resource.name,
+        conditions=conditions,
+    )
+
+
+def _true(resource: Resource, type_: str) -> Condition:
+    return Condition(type=type_, status="True", reason=type_, observed_generation=resource.metadata.generation)
+
+
+def _false(resource: Resource, type_: str, reason: str, message: str) -> Condition:
+    generation = resource.metadata.generation
+    return Condition(type=type_, status="False", reason=reason, message=message, observed_generation=generation)

@@ -1,0 +1,233 @@
+"""What do policies say about a rule on a listener? Targets, precedence, conflicts (Envoy Gateway's policy attachment).
+
+The most specific policy of a kind wins whole: rule, then route, then listener, then Gateway. Of two for one target the
+older wins, then the first by namespace/name; the other is Conflicted. A policy that we could only follow in part, and
+whose missing part restricts, is invalid, and what it covers is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Generic, TypeVar
+
+from discovery.compile.attachment import ListenerPlan
+from discovery.compile.index import Index, Route
+from discovery.compile.policy_targets import (
+    PolicyTargets,
+    Target,
+    listener_targets,
+    parent_targets,
+    route_targets,
+)
+from discovery.resources.envoy_ai_gateway import AIRouteRule
+from discovery.resources.envoy_gateway import BackendTrafficPolicy, ClientTrafficPolicy
+from discovery.resources.gateway_api import RouteRule
+from discovery.resources.meta import Resource, UnimplementedPolicy
+from discovery.resources.quantities import parse_duration, parse_quantity
+from discovery.snapshot import DEFAULT_BODY_LIMIT, Refusal, RulePolicy
+from discovery.status import Cause, Condition, ObjectStatus
+
+NEVER_SECONDS = 365 * 24 * 3600.0  # what "0s" means for a time that cannot be left out
+
+DEFAULT_POLICY = RulePolicy()
+
+_ATTACHED_KINDS = frozenset({"Gateway", "HTTPRoute", "AIGatewayRoute"})
+_BACKEND_KINDS = frozenset({"Service", "Backend", "InferencePool", "AIServiceBackend"})
+
+
+class Policies:
+    """All policies, by what they are for."""
+
+    def __init__(self, index: Index, plans: Sequence[ListenerPlan], *, ignored: frozenset[str]) -> None:
+        resources = index.resources
+        targets = PolicyTargets(index)
+        self._is_implicit = plans[0].gateway is None
+        self._backend = _Claims(resources.backend_traffic_policies, targets)
+        self._client = _Claims(resources.client_traffic_policies, targets)
+        self._unimplemented: dict[Target, UnimplementedPolicy] = {}
+        self._unimplemented_statuses: list[ObjectStatus] = []
+        for policy in resources.unimplemented_policies:
+            if policy.kind not in ignored:
+                self._add_unimplemented(policy, targets)
+        self._routes = index.routes
+
+    def policy_for(
+        self, route: Route, rule: RouteRule | AIRouteRule, plan: ListenerPlan
+    ) -> tuple[RulePolicy, Refusal | None]:
+        """The rule's policy on this listener, or why the rule must be refused there."""
+        targets = [*route_targets(route, rule.name), *self._gateway_targets(route, plan)]
+        for target in targets:
+            found = self._unimplemented.get(target)
+            if found is not None:
+                message = f"{found.kind} {found.path} targets {target} and is not implemented"
+                return DEFAULT_POLICY, Refusal(reason="unsupported_policy", message=message)
+        client = self._client_policy(plan, self._gateway_targets(route, plan))
+        if client is not None and (fault := _client_fault(client)) is not None:
+            return DEFAULT_POLICY, Refusal(reason="invalid_policy", message=f"{client.kind} {client.path}: {fault}")
+        policy = self._backend.first(targets)
+        if policy is not None and policy.restrictions:
+            message = f"{policy.kind} {policy.path}: {policy.restrictions[0]}"
+            return DEFAULT_POLICY, Refusal(reason="invalid_policy", message=message)
+        return compile_rule_policy(rule, policy), None
+
+    def body_limit(self, plan: ListenerPlan) -> int:
+        """The listener's limit for request bodies, in bytes."""
+        targets = list(listener_targets(plan))
+        if self._is_implicit:
+            for route in self._routes:
+                targets.extend(parent_targets(route))
+        policy = self._client_policy(plan, targets)
+        limit = policy.spec.connection.buffer_limit if policy is not None else None
+        if policy is None or limit is None or _client_fault(policy) is not None:
+            return DEFAULT_BODY_LIMIT
+        return parse_quantity(limit)
+
+    def refusal_for_backend(self, touches: Sequence[tuple[str, str, str]]) -> Refusal | None:
+        """Why a backend must not be used: a policy that we do not implement is for it or for what is behind it."""
+        for kind, namespace, name in touches:
+            target = Target(kind, namespace, name)
+            found = self._unimplemented.get(target)
+            if found is not None:
+                message = f"{found.kind} {found.path} targets {target} and is not implemented"
+                return Refusal(reason="unsupported_policy", message=message)
+        return None
+
+    def statuses(self) -> Iterator[ObjectStatus]:
+        """What became of each policy, for each of its targets."""
+        for policy, target, condition in self._backend.outcomes:
+            causes = tuple(_restriction_causes(policy.restrictions)) if condition is None else ()
+            yield _status(policy, target, condition or _invalid(policy, causes) or _accepted(policy))
+        for client, target, condition in self._client.outcomes:
+            causes = _client_causes(client) if condition is None else ()
+            yield _status(client, target, condition or _invalid(client, causes) or _accepted(client))
+        yield from self._unimplemented_statuses
+
+    def _client_policy(self, plan: ListenerPlan, targets: Sequence[Target]) -> ClientTrafficPolicy | None:
+        return self._client.first([*listener_targets(plan), *targets])
+
+    def _gateway_targets(self, route: Route, plan: ListenerPlan) -> list[Target]:
+        """Where no Gateway is in the files, the one that a parentRef names is the implicit listener."""
+        return list(parent_targets(route)) if plan.gateway is None else list(listener_targets(plan))
+
+    def _add_unimplemented(self, policy: UnimplementedPolicy, targets: PolicyTargets) -> None:
+        for target in targets.of(policy, policy.spec, any_kind=True):
+            if target.kind in _BACKEND_KINDS:  # of a backend the whole is meant: sections are ports
+                self._unimplemented.setdefault(target._replace(section=""), policy)
+            elif target.kind not in _ATTACHED_KINDS:
+                continue  # nothing that we serve
+            elif targets.exists(target):
+                self._unimplemented.setdefault(target, policy)
+            else:
+                rejection = _rejection(policy, "TargetNotFound", f"there is no {target}")
+                self._unimplemented_statuses.append(_status(policy, target, rejection))
+                continue
+            message = f"{policy.kind} is not implemented, so {target} answers 500 (--ignore-policy {policy.kind})"
+            self._unimplemented_statuses.append(_status(policy, target, _rejection(policy, "Invalid", message)))
+
+
+def compile_rule_policy(rule: RouteRule | AIRouteRule, policy: BackendTrafficPolicy | None) -> RulePolicy:
+    """Times of the rule itself and of its policy; the rule's own request timeout wins. "0s" is no limit."""
+    request_text = rule.timeouts.request or (policy.spec.timeout.http.request_timeout if policy else None)
+    request = parse_duration(request_text) if request_text else 0.0
+    backend_request = parse_duration(rule.timeouts.backend_request) if rule.timeouts.backend_request else 0.0
+    idle_text = rule.stream_idle_timeout if isinstance(rule, AIRouteRule) else None
+    idle = (parse_duration(idle_text) or NEVER_SECONDS) if idle_text else None
+    first_byte = idle or request or DEFAULT_POLICY.first_byte_timeout_seconds
+    compiled = RulePolicy(
+        request_timeout_seconds=request or None,
+        backend_request_timeout_seconds=backend_request or None,
+        first_byte_timeout_seconds=first_byte,
+        stream_idle_timeout_seconds=idle or DEFAULT_POLICY.stream_idle_timeout_seconds,
+    )
+    return DEFAULT_POLICY if compiled == DEFAULT_POLICY else compiled
+
+
+P = TypeVar("P", BackendTrafficPolicy, ClientTrafficPolicy)
+
+
+class _Claims(Generic[P]):
+    """Which policy of one kind has which target."""
+
+    def __init__(self, policies: Sequence[P], targets: PolicyTargets) -> None:
+        self._owners: dict[Target, P] = {}
+        self.outcomes: list[tuple[P, Target | None, Condition | None]] = []
+        for policy in sorted(policies, key=_age):
+            for target in targets.of(policy, policy.spec):
+                self.outcomes.append((policy, target, self._claim(policy, target, targets)))
+
+    def first(self, targets: Sequence[Target]) -> P | None:
+        for target in targets:
+            owner = self._owners.get(target)
+            if owner is not None:
+                return owner
+        return None
+
+    def _claim(self, policy: P, target: Target, targets: PolicyTargets) -> Condition | None:
+        if not targets.exists(target):
+            return _rejection(policy, "TargetNotFound", f"there is no {target}")
+        owner = self._owners.setdefault(target, policy)
+        if owner is not policy:
+            return _rejection(policy, "Conflicted", f"{owner.path} is for {target} already")
+        return None
+
+
+def _client_fault(policy: ClientTrafficPolicy) -> str | None:
+    causes = _client_causes(policy)
+    return f"{causes[0].field}: {causes[0].message}" if causes else None
+
+
+def _client_causes(policy: ClientTrafficPolicy) -> tuple[Cause, ...]:
+    causes = list(_restriction_causes(policy.restrictions))
+    limit = policy.spec.connection.buffer_limit
+    if limit is not None:
+        try:
+            parse_quantity(limit)
+        except ValueError as error:
+            causes.append(Cause(field="spec.connection.bufferLimit", message=str(error)))
+    return tuple(causes)
+
+
+def _restriction_causes(restrictions: Sequence[str]) -> Iterator[Cause]:
+    for restriction in restrictions:
+        path, _, reason = restriction.partition(": ")
+        yield Cause(field=path, message=reason)
+
+
+def _invalid(policy: Resource, causes: tuple[Cause, ...]) -> Condition | None:
+    if not causes:
+        return None
+    return Condition(
+        type="Accepted",
+        status="False",
+        reason="Invalid",
+        message="; ".join(f"{cause.field}: {cause.message}" for cause in causes),
+        observed_generation=policy.metadata.generation,
+        causes=causes,
+    )
+
+
+def _rejection(policy: Resource, reason: str, message: str) -> Condition:
+    generation = policy.metadata.generation
+    return Condition(type="Accepted", status="False", reason=reason, message=message, observed_generation=generation)
+
+
+def _accepted(policy: Resource) -> Condition:
+    generation = policy.metadata.generation
+    return Condition(type="Accepted", status="True", reason="Accepted", observed_generation=generation)
+
+
+def _status(policy: Resource, target: Target | None, condition: Condition) -> ObjectStatus:
+    return ObjectStatus(
+        group=policy.group,
+        kind=policy.kind,
+        namespace=policy.namespace,
+        name=policy.name,
+        parent=str(target) if target is not None else None,
+        conditions=(condition,),
+    )
+
+
+def _age(policy: Resource) -> tuple[float, str]:
+    created = policy.metadata.created
+    return (math.inf if created is None else created, policy.path)

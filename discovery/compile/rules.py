@@ -1,0 +1,151 @@
+"""What does one rule of a route do? Its backendRefs, filters and models, before policies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from discovery.compile.filters import CompiledFilters, compile_filters
+from discovery.compile.index import Index, Route
+from discovery.compile.matches import CompiledMatch, CompiledMatches, compile_matches, only_prefix
+from discovery.compile.policies import Policies
+from discovery.compile.references import resolve
+from discovery.resources.envoy_ai_gateway import AIBackendReference, AIRouteRule
+from discovery.resources.gateway_api import BackendReference, RouteRule
+from discovery.resources.inference import InferencePool
+from discovery.resources.meta import parse_time
+from discovery.routing_table import MODEL_HEADER
+from discovery.snapshot import BackendRef, ModelCard, Refusal, RefusalReason, Rule
+from discovery.status import Cause
+
+OWNER = "pointsman"
+CREATED_UNKNOWN = 1_735_689_600  # 2025-01-01: models need a time, and every replica must say the same one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledRule:
+    """A rule before policies, which depend on the listener."""
+
+    source: RouteRule | AIRouteRule
+    number: int
+    rule: Rule
+    matches: CompiledMatches
+    unresolved: tuple[tuple[str, Cause], ...]  # reason of ResolvedRefs=False, cause
+    unsupported: tuple[Cause, ...]  # filters
+    pools: tuple[InferencePool, ...]
+    pool_cards: tuple[ModelCard, ...]  # InferenceModels of the pools
+    created: int
+    owner: str
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether the rule's own filters are all implemented."""
+        return self.rule.refusal is None or self.rule.refusal.reason != "unsupported_filter"
+
+    def cards_of(self, match: CompiledMatch) -> tuple[ModelCard, ...]:
+        """What /v1/models lists for one match."""
+        names = (p.value.decode("utf-8", "replace") for p in match.headers if p.name == MODEL_HEADER and p.value)
+        own = tuple(ModelCard(id=name, created=self.created, owned_by=self.owner) for name in names)
+        return own + self.pool_cards
+
+
+def compile_rule(
+    route: Route, rule: RouteRule | AIRouteRule, number: int, index: Index, policies: Policies
+) -> CompiledRule:
+    """A rule with everything that does not depend on the listener."""
+    field = f"spec.rules[{number}]"
+    filters = _rule_filters(rule)
+    refs: list[BackendRef] = []
+    unresolved: list[tuple[str, Cause]] = []
+    unsupported: list[Cause] = []
+    pools: list[InferencePool] = []
+    if filters.unsupported is not None:
+        unsupported.append(Cause(field=f"{field}.filters", message=_unsupported(filters.unsupported)))
+    given_refs: tuple[BackendReference | AIBackendReference, ...] = rule.backend_refs
+    for position, given in enumerate(given_refs):
+        where = f"{field}.backendRefs[{position}]"
+        resolved = resolve(route, given, index)
+        own = _ref_filters(rule, given)
+        if resolved.pool is not None:
+            pools.append(resolved.pool)
+        refusal: Refusal | None = None
+        if resolved.backend is None:
+            unresolved.append((resolved.reason, Cause(field=where, message=resolved.message)))
+            refusal = _refusal("invalid_backend_ref", resolved.message)
+        elif own.unsupported is not None:
+            unsupported.append(Cause(field=f"{where}.filters", message=_unsupported(own.unsupported)))
+            refusal = _refusal("unsupported_filter", _unsupported(own.unsupported))
+        else:
+            refusal = policies.refusal_for_backend(resolved.touches)
+        refs.append(
+            BackendRef(
+                name=f"{given.namespace or route.namespace}/{given.name}",
+                weight=given.weight,
+                backend=resolved.backend if refusal is None else None,
+                refusal=refusal,
+                filters=own.filters,
+            )
+        )
+    total = sum(ref.weight for ref in refs)
+    refusal = None
+    if filters.unsupported is not None:
+        refusal = _refusal("unsupported_filter", f"{field}.filters: {_unsupported(filters.unsupported)}")
+    elif filters.redirect is None and total == 0:
+        what = "all weights are 0" if refs else "there are no backendRefs"
+        refusal = _refusal("invalid_backend_ref", f"{field}: {what}")
+    owner = rule.models_owned_by if isinstance(rule, AIRouteRule) else OWNER
+    return CompiledRule(
+        source=rule,
+        number=number,
+        rule=Rule(
+            id=f"{route.kind}/{route.path}/{number}",
+            route=route.path,
+            route_kind=route.kind,
+            name=rule.name or str(number),
+            backend_refs=tuple(refs),
+            total_weight=total,
+            filters=filters.filters,
+            redirect=filters.redirect,
+            refusal=refusal,
+        ),
+        matches=compile_matches(rule, number),
+        unresolved=tuple(unresolved),
+        unsupported=tuple(unsupported),
+        pools=tuple(pools),
+        pool_cards=_pool_cards(pools, index),
+        created=_created(route, rule),
+        owner=owner,
+    )
+
+
+def _rule_filters(rule: RouteRule | AIRouteRule) -> CompiledFilters:
+    if isinstance(rule, AIRouteRule):
+        return CompiledFilters()
+    return compile_filters(rule.filters, prefix=only_prefix(rule), is_backend_ref=False)
+
+
+def _ref_filters(rule: RouteRule | AIRouteRule, ref: BackendReference | AIBackendReference) -> CompiledFilters:
+    if isinstance(ref, AIBackendReference):
+        return CompiledFilters()
+    return compile_filters(ref.filters, prefix=only_prefix(rule), is_backend_ref=True)
+
+
+def _pool_cards(pools: list[InferencePool], index: Index) -> tuple[ModelCard, ...]:
+    return tuple(
+        ModelCard(id=model.spec.model_name, created=model.metadata.created or CREATED_UNKNOWN, owned_by=OWNER)
+        for pool in pools
+        for model in index.models_of(pool)
+    )
+
+
+def _created(route: Route, rule: RouteRule | AIRouteRule) -> int:
+    if isinstance(rule, AIRouteRule) and rule.models_created_at:
+        return parse_time(rule.models_created_at)
+    return route.metadata.created or CREATED_UNKNOWN
+
+
+def _unsupported(filter_type: str) -> str:
+    return f"a {filter_type} filter is not supported here, requests are answered with 500"
+
+
+def _refusal(reason: RefusalReason, message: str) -> Refusal:
+    return Refusal(reason=reason, message=message)

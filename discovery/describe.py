@@ -1,0 +1,217 @@
+"""What does the snapshot look like to an operator? Its JSON form for /config, and the conditions for /status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from discovery.routing_table import PathKind, Pattern, RouteEntry
+from discovery.snapshot import (
+    BackendRef,
+    Endpoint,
+    Filters,
+    HeaderMutation,
+    Listener,
+    PathRewrite,
+    Redirect,
+    Refusal,
+    ReplaceFullPath,
+    Routing,
+    Rule,
+    RulePolicy,
+    Snapshot,
+)
+from discovery.status import Condition, ObjectStatus
+
+MASK = "***"
+_CREDENTIAL_NAMES = frozenset(
+    {b"authorization", b"proxy-authorization", b"api-key", b"x-api-key", b"x-goog-api-key", b"cookie", b"set-cookie"}
+)
+_CREDENTIAL_PARTS = (b"token", b"secret", b"password", b"api-key", b"apikey", b"credential")
+
+Json = dict[str, Any]
+
+
+def describe(snapshot: Snapshot) -> Json:
+    """The snapshot as plain JSON values. Header values that may be credentials are masked."""
+    routing = snapshot.routing
+    return {
+        "version": snapshot.version,
+        "listeners": [_describe_listener(listener) for listener in routing.listeners],
+        "rules": [_describe_rule(rule) for rule in routing.rules],
+        "backends": {
+            backend.id: {
+                "kind": backend.kind,
+                "namespace": backend.namespace,
+                "name": backend.name,
+                "endpoints": [_describe_endpoint(e) for e in snapshot.membership.get(backend.id, ())],
+            }
+            for backend in routing.backends.values()
+        },
+        "models": sorted(routing.model_names),
+    }
+
+
+def describe_statuses(routing: Routing) -> list[Json]:
+    """The conditions of each object, in the shape of a Kubernetes status."""
+    return [_describe_status(status) for status in routing.statuses]
+
+
+def _describe_listener(listener: Listener) -> Json:
+    return {
+        "name": listener.name,
+        "hostname": listener.hostname,
+        "port": listener.port,
+        "bodyLimitBytes": listener.body_limit,
+        "matches": [_describe_entry(entry) for entry in listener.table.entries],
+    }
+
+
+def _describe_entry(entry: RouteEntry) -> Json:
+    kinds = {PathKind.EXACT: "Exact", PathKind.PREFIX: "PathPrefix", PathKind.REGULAR_EXPRESSION: "RegularExpression"}
+    described: Json = {"rule": entry.rule.id, "path": {"type": kinds[entry.path_kind], "value": entry.path}}
+    if entry.hostnames:
+        described["hostnames"] = list(entry.hostnames)
+    if entry.method:
+        described["method"] = entry.method
+    if entry.headers:
+        described["headers"] = [_describe_pattern(p, is_header=True) for p in entry.headers]
+    if entry.query:
+        described["queryParams"] = [_describe_pattern(p, is_header=False) for p in entry.query]
+    return described
+
+
+def _describe_pattern(pattern: Pattern, *, is_header: bool) -> Json:
+    value = pattern.source if pattern.value is None else _text(pattern.value)
+    is_secret = is_header and is_credential(pattern.name)
+    return {
+        "name": _text(pattern.name),
+        "type": "RegularExpression" if pattern.value is None else "Exact",
+        "value": MASK if is_secret else value,
+    }
+
+
+def _describe_rule(rule: Rule) -> Json:
+    described: Json = {
+        "id": rule.id,
+        "kind": rule.route_kind,
+        "route": rule.route,
+        "name": rule.name,
+        "backendRefs": [_describe_ref(ref) for ref in rule.backend_refs],
+        "policy": _describe_policy(rule.policy),
+        **_describe_filters(rule.filters),
+    }
+    if rule.redirect is not None:
+        described["redirect"] = _describe_redirect(rule.redirect)
+    if rule.refusal is not None:
+        described["refusal"] = _describe_refusal(rule.refusal)
+    return described
+
+
+def _describe_ref(ref: BackendRef) -> Json:
+    described: Json = {"name": ref.name, "weight": ref.weight, **_describe_filters(ref.filters)}
+    if ref.backend is not None:
+        described["backend"] = ref.backend.id
+    if ref.refusal is not None:
+        described["refusal"] = _describe_refusal(ref.refusal)
+    return described
+
+
+def _describe_refusal(refusal: Refusal) -> Json:
+    return {"reason": refusal.reason, "message": refusal.message}
+
+
+def _describe_policy(policy: RulePolicy) -> Json:
+    return {
+        "requestTimeoutSeconds": policy.request_timeout_seconds,
+        "backendRequestTimeoutSeconds": policy.backend_request_timeout_seconds,
+        "firstByteTimeoutSeconds": policy.first_byte_timeout_seconds,
+        "streamIdleTimeoutSeconds": policy.stream_idle_timeout_seconds,
+        "connectTimeoutSeconds": policy.connect_timeout_seconds,
+        "maxRetries": policy.max_retries,
+        "retryStatuses": sorted(policy.retry_statuses),
+    }
+
+
+def _describe_filters(filters: Filters) -> Json:
+    described: Json = {}
+    if filters.request_headers is not None:
+        described["requestHeaders"] = _describe_mutation(filters.request_headers)
+    if filters.response_headers is not None:
+        described["responseHeaders"] = _describe_mutation(filters.response_headers)
+    if filters.host is not None:
+        described["host"] = _text(filters.host)
+    if filters.path is not None:
+        described["path"] = _describe_rewrite(filters.path)
+    return {"filters": described} if described else {}
+
+
+def _describe_mutation(mutation: HeaderMutation) -> Json:
+    return {
+        "set": [_describe_header(name, value) for name, value in mutation.set],
+        "add": [_describe_header(name, value) for name, value in mutation.add],
+        "remove": sorted(_text(name) for name in mutation.remove),
+    }
+
+
+def _describe_header(name: bytes, value: bytes) -> Json:
+    return {"name": _text(name), "value": MASK if is_credential(name) else _text(value)}
+
+
+def _describe_rewrite(rewrite: PathRewrite) -> Json:
+    if isinstance(rewrite, ReplaceFullPath):
+        return {"replaceFullPath": _text(rewrite.path)}
+    return {"prefix": _text(rewrite.prefix) or "/", "replacePrefixMatch": _text(rewrite.replacement) or "/"}
+
+
+def _describe_redirect(redirect: Redirect) -> Json:
+    return {
+        "scheme": redirect.scheme,
+        "hostname": redirect.hostname,
+        "port": redirect.port,
+        "path": None if redirect.path is None else _describe_rewrite(redirect.path),
+        "statusCode": redirect.status_code,
+    }
+
+
+def _describe_endpoint(endpoint: Endpoint) -> Json:
+    described: Json = {"id": endpoint.id, "address": endpoint.address, "port": endpoint.port}
+    if endpoint.pod is not None:
+        described["pod"] = endpoint.pod
+    if endpoint.host is not None:
+        described["host"] = _text(endpoint.host)
+    if endpoint.path_rewrites:
+        described["pathRewrites"] = [_describe_rewrite(rewrite) for rewrite in endpoint.path_rewrites]
+    return described
+
+
+def _describe_status(status: ObjectStatus) -> Json:
+    described: Json = {
+        "group": status.group,
+        "kind": status.kind,
+        "namespace": status.namespace,
+        "name": status.name,
+        "conditions": [_describe_condition(condition) for condition in status.conditions],
+    }
+    if status.parent is not None:
+        described["parent"] = status.parent
+    if status.attached_routes is not None:
+        described["attachedRoutes"] = status.attached_routes
+    return described
+
+
+def _describe_condition(condition: Condition) -> Json:
+    described: Json = {"type": condition.type, "status": condition.status, "reason": condition.reason}
+    if condition.message:
+        described["message"] = condition.message
+    if condition.observed_generation is not None:
+        described["observedGeneration"] = condition.observed_generation
+    return described
+
+
+def is_credential(name: bytes) -> bool:
+    """Whether a header of this lower-case name may hold a credential."""
+    return name in _CREDENTIAL_NAMES or any(part in name for part in _CREDENTIAL_PARTS)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""The Kubernetes objects we understand, a module per API group."""

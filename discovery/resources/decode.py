@@ -1,0 +1,281 @@
+"""Which objects does a text hold, and what is wrong with it? Text -> documents -> objects and problems.
+
+Each object goes through the same steps: metadata, the fields that are gone or that we forgive, the schema of its kind
+with all its defaults, the CEL rules, the fields that we do not implement, and then the typed model. What an API server
+would refuse is refused whole; the other objects of the text are still read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from discovery.resources.collection import Origin, Resources, gather
+from discovery.resources.fields import NOTES, Effect, occurrences
+from discovery.resources.forms import complete_ai_reference, internal_form, relax, without_nulls
+from discovery.resources.kinds import KINDS, Kind, find_misspelt, find_namesake
+from discovery.resources.meta import (
+    DEFAULT_NAMESPACE,
+    ENVOY_AI_GATEWAY,
+    ObjectKey,
+    Resource,
+    UnimplementedPolicy,
+)
+from discovery.resources.problem import FieldPath, Problem, Severity, format_path
+from discovery.resources.rules import RULES
+from discovery.resources.schema import Finding, Schema, load_schema, validate
+from discovery.resources.yaml_documents import Document, DocumentError, read_documents
+
+_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_NAMESPACE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_STRING_MAP: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
+# What we use of metadata; the rest is not looked at.
+_METADATA: Schema = {
+    "type": "object",
+    "required": ["name"],
+    "x-kubernetes-preserve-unknown-fields": True,
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 253, "pattern": _NAME},
+        "namespace": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": _NAMESPACE},
+        "uid": {"type": "string"},
+        "generation": {"type": "integer"},
+        "creationTimestamp": {"type": "string", "format": "date-time"},
+        "deletionTimestamp": {"type": "string", "format": "date-time"},
+        "labels": _STRING_MAP,
+        "annotations": _STRING_MAP,
+    },
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Decoded:
+    """What one text holds."""
+
+    objects: list[tuple[Resource, Origin]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    skipped: list[Problem] = field(default_factory=list)  # one for each object of a kind that we do not read
+
+
+def decode(text: str, *, file: str) -> Decoded:
+    """Everything that a YAML or JSON text holds; ``file`` is the name that problems are reported under."""
+    decoded = Decoded()
+    try:
+        for document in read_documents(text):
+            for data, path in _unpack(document.data, ()):
+                _ObjectDecoder(data, document, path, file, decoded).decode()
+    except DocumentError as error:
+        decoded.problems.append(Problem(severity=Severity.REFUSED, message=error.message, file=file, line=error.line))
+    return decoded
+
+
+def combine(parts: Iterable[Decoded]) -> tuple[Resources, list[Problem]]:
+    """All objects together. A second object of the same key is refused; skipped kinds are listed once each."""
+    origins: dict[ObjectKey, Origin] = {}
+    objects: list[tuple[Resource, Origin]] = []
+    problems: list[Problem] = []
+    skipped: dict[str, list[Problem]] = {}
+    for part in parts:
+        problems.extend(part.problems)
+        for problem in part.skipped:
+            skipped.setdefault(problem.message, []).append(problem)
+        for resource, origin in part.objects:
+            first = origins.setdefault(resource.key, origin)
+            if first is origin:
+                objects.append((resource, origin))
+                continue
+            problems.append(
+                Problem(
+                    severity=Severity.REFUSED,
+                    message=f"is there twice: namespace {resource.namespace}, first at {first.file}:{first.line}",
+                    file=origin.file,
+                    line=origin.line,
+                    kind=resource.kind,
+                    namespace=resource.namespace,
+                    name=resource.name,
+                )
+            )
+    problems.extend(_skipped_once(skipped))
+    return gather(objects), problems
+
+
+def _skipped_once(skipped: dict[str, list[Problem]]) -> Iterator[Problem]:
+    for same in skipped.values():
+        first = same[0]
+        others = f" ({len(same)} objects)" if len(same) > 1 else ""
+        yield Problem(
+            severity=Severity.WARNING,
+            message=first.message + others,
+            file=first.file,
+            line=first.line,
+            kind=first.kind,
+            namespace=first.namespace,
+            name=first.name,
+        )
+
+
+def _unpack(data: Any, path: FieldPath) -> Iterator[tuple[Any, FieldPath]]:
+    """The objects of a `kind: List`, and of lists in it; anything else is one object."""
+    is_list = isinstance(data, dict) and str(data.get("kind", "")).endswith("List") and "items" in data
+    if is_list and isinstance(data["items"], list):
+        for index, item in enumerate(data["items"]):
+            yield from _unpack(item, (*path, "items", index))
+    else:
+        yield data, path
+
+
+class _ObjectDecoder:
+    """One object on its way from plain data to a typed model. ``decode`` leaves the outcome in ``out``."""
+
+    def __init__(self, data: Any, document: Document, base: FieldPath, file: str, out: Decoded) -> None:
+        self._data = data
+        self._document = document
+        self._base = base
+        self._file = file
+        self._out = out
+        self._kind = ""
+        self._name = ""
+        self._namespace = ""
+
+    def decode(self) -> None:
+        data = self._data
+        if not isinstance(data, dict):
+            self._refuse((), "a Kubernetes object is a mapping with apiVersion, kind and metadata")
+            return
+        api_version, kind = data.get("apiVersion"), data.get("kind")
+        self._kind = kind if isinstance(kind, str) else ""
+        metadata = data.get("metadata")
+        if isinstance(metadata, dict):
+            name, namespace = metadata.get("name"), metadata.get("namespace")
+            self._name = name if isinstance(name, str) else ""
+            self._namespace = namespace if isinstance(namespace, str) else DEFAULT_NAMESPACE
+        for key, value in (("apiVersion", api_version), ("kind", kind)):
+            if not isinstance(value, str) or not value:
+                self._refuse((key,), "is required" if value is None else "must be a string")
+                return
+        group, _, version = str(api_version).rpartition("/")
+        known = KINDS.get((group, self._kind))
+        if known is None:
+            self._decode_unknown(group, version)
+        elif version not in known.versions:
+            versions = ", ".join(known.versions)
+            self._refuse(("apiVersion",), f"{self._kind} has no version {version}, known: {versions}")
+        else:
+            self._decode_known(known, version)
+
+    def _decode_known(self, kind: Kind, version: str) -> None:
+        findings: list[Finding] = []
+        metadata, found = validate(self._data.get("metadata") or {}, _METADATA, ("metadata",))
+        findings.extend(found)
+        body = {key: value for key, value in self._data.items() if key not in ("apiVersion", "kind", "metadata")}
+        restrictions: list[str] = []
+        if not kind.has_schema:
+            body = without_nulls(body)
+        else:
+            body.pop("status", None)
+            body = self._forgive(kind, body)
+            restrictions = self._note_fields(kind, body)
+            body = self._check(kind, version, body, findings)
+        for path, message in findings:
+            self._refuse(path, message)
+        if findings or kind.model is None:
+            return
+        metadata.setdefault("namespace", DEFAULT_NAMESPACE)
+        if not kind.is_namespaced:
+            metadata["namespace"] = ""
+        content = {**internal_form(kind, body), "group": kind.group, "kind": kind.kind, "metadata": metadata}
+        if restrictions:
+            content["restrictions"] = restrictions
+        self._build(kind.model, content)
+
+    def _forgive(self, kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
+        """The body as its schema takes it: without fields that are gone, and with what users leave out."""
+        spec = body.get("spec")
+        if not isinstance(spec, dict):
+            return body
+        for note in NOTES.get((kind.group, kind.kind), ()):
+            if note.effect is Effect.REMOVED:
+                field_name = note.path.removeprefix("spec.")
+                if spec.pop(field_name, None) is not None:
+                    self._warn(("spec", field_name), note.reason)
+        if (kind.group, kind.kind) == (ENVOY_AI_GATEWAY, "AIGatewayRoute"):
+            for _, ref in occurrences(body, "spec.rules[].backendRefs[]"):
+                complete_ai_reference(ref)
+        return body
+
+    def _note_fields(self, kind: Kind, body: dict[str, Any]) -> list[str]:
+        """Warnings about fields that do nothing; the result is those without which the object must not be used."""
+        restrictions: list[str] = []
+        for note in NOTES.get((kind.group, kind.kind), ()):
+            if note.effect is Effect.REMOVED:
+                continue
+            for path, value in occurrences(body, note.path):
+                if not note.applies(value):
+                    continue
+                if note.effect is Effect.IGNORED:
+                    self._warn(path, note.reason)
+                else:
+                    restrictions.append(f"{format_path(path)}: {note.reason}")
+        return restrictions
+
+    def _check(self, kind: Kind, version: str, body: dict[str, Any], findings: list[Finding]) -> dict[str, Any]:
+        schema = load_schema(kind.group, kind.versions[version], kind.kind)
+        if schema is None:
+            raise LookupError(f"no schema for {kind.group}/{version} {kind.kind}")
+        checked, found = validate(body, relax(kind, schema))
+        findings.extend(found)
+        rules = RULES.get((kind.group, kind.kind))
+        if not found and rules is not None and "spec" in checked:
+            findings.extend((("spec", *path), message) for path, message in rules(checked["spec"]))
+        result: dict[str, Any] = checked
+        return result
+
+    def _decode_unknown(self, group: str, version: str) -> None:
+        misspelt = find_misspelt(group, self._kind)
+        if misspelt is not None:
+            self._refuse(("kind",), f'unknown kind, did you mean "{misspelt.kind}"?')
+            return
+        spec = self._data.get("spec")
+        is_targeted = isinstance(spec, dict) and {"targetRef", "targetRefs", "targetSelectors"} & set(spec)
+        if self._kind.endswith("Policy") and is_targeted:
+            metadata, found = validate(self._data.get("metadata") or {}, _METADATA, ("metadata",))
+            for path, message in found:
+                self._refuse(path, message)
+            if not found:
+                content = {"group": group, "kind": self._kind, "metadata": metadata, "spec": spec}
+                self._build(UnimplementedPolicy, content)
+            return
+        namesake = find_namesake(self._kind)
+        hint = f", did you mean {namesake.group}?" if namesake is not None else ""
+        what = f"{self._kind} of {group}" if group else self._kind
+        self._out.skipped.append(self._problem(Severity.WARNING, (), f"skipped: {what} is not read{hint}"))
+
+    def _build(self, model: type[Resource], content: dict[str, Any]) -> None:
+        try:
+            resource = model.model_validate(content)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False, include_input=False, include_context=False):
+                self._refuse(detail["loc"], detail["msg"].lower())
+            return
+        line = self._document.line_of(self._base) if self._base else self._document.line
+        self._out.objects.append((resource, Origin(file=self._file, line=line)))
+
+    def _refuse(self, path: FieldPath, message: str) -> None:
+        self._out.problems.append(self._problem(Severity.REFUSED, path, message))
+
+    def _warn(self, path: FieldPath, message: str) -> None:
+        self._out.problems.append(self._problem(Severity.WARNING, path, message))
+
+    def _problem(self, severity: Severity, path: FieldPath, message: str) -> Problem:
+        return Problem(
+            severity=severity,
+            message=message,
+            file=self._file,
+            line=self._document.line_of((*self._base, *path)),
+            kind=self._kind,
+            namespace=self._namespace,
+            name=self._name,
+            field=format_path(path),
+        )

@@ -1,0 +1,212 @@
+"""Which known fields do we not implement, and what does each of them do instead?
+
+Everything that a schema knows and that is not listed here is implemented, or is checked where it is used. The reasons
+are for the operator and are printed behind the field's path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from discovery.resources.meta import ENVOY_AI_GATEWAY, ENVOY_GATEWAY, GATEWAY_API, INFERENCE, INFERENCE_ALPHA
+from discovery.resources.problem import FieldPath
+
+
+class Effect(Enum):
+    """What happens to an object that has the field."""
+
+    IGNORED = "warned"  # a warning; the rest of the object works
+    RESTRICTS = "invalid"  # a warning would let through more than the object says: the object is invalid
+    REMOVED = "removed"  # a warning; the field is no longer in the schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldNote:
+    """A field that does not do what its documentation says. ``path`` has `[]` for every item of a list."""
+
+    path: str
+    effect: Effect
+    reason: str
+    applies: Callable[[Any], bool] = lambda value: value is not None
+
+
+def occurrences(data: object, path: str) -> Iterator[tuple[FieldPath, Any]]:
+    """Every place in the data that a path with `[]` names."""
+    yield from _walk(data, path.replace("[]", ".[]").split("."), ())
+
+
+def _walk(data: object, steps: list[str], path: FieldPath) -> Iterator[tuple[FieldPath, Any]]:
+    if not steps:
+        yield path, data
+    elif steps[0] == "[]":
+        if isinstance(data, list):
+            for index, item in enumerate(data):
+                yield from _walk(item, steps[1:], (*path, index))
+    elif isinstance(data, dict) and steps[0] in data:
+        yield from _walk(data[steps[0]], steps[1:], (*path, steps[0]))
+
+
+def _ignored(reason: str, *paths: str, applies: Callable[[Any], bool] | None = None) -> tuple[FieldNote, ...]:
+    return _notes(Effect.IGNORED, reason, paths, applies)
+
+
+def _restricts(reason: str, *paths: str, applies: Callable[[Any], bool] | None = None) -> tuple[FieldNote, ...]:
+    return _notes(Effect.RESTRICTS, reason, paths, applies)
+
+
+def _removed(reason: str, *paths: str) -> tuple[FieldNote, ...]:
+    return _notes(Effect.REMOVED, reason, paths, None)
+
+
+def _notes(
+    effect: Effect, reason: str, paths: tuple[str, ...], applies: Callable[[Any], bool] | None
+) -> tuple[FieldNote, ...]:
+    if applies is None:
+        return tuple(FieldNote(path=path, effect=effect, reason=reason) for path in paths)
+    return tuple(FieldNote(path=path, effect=effect, reason=reason, applies=applies) for path in paths)
+
+
+_NOT_YET = "not implemented, ignored"
+_EXPERIMENTAL = "experimental in Gateway API, ignored"
+_PICKER = "read, never called: Pointsman picks the endpoint"
+
+NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
+    (GATEWAY_API, "Gateway"): (
+        *_ignored(
+            "ignored: --host and --port decide where Pointsman listens",
+            "spec.addresses",
+            "spec.infrastructure",
+        ),
+        *_ignored(_EXPERIMENTAL, "spec.allowedListeners", "spec.defaultScope", "spec.tls"),
+    ),
+    (GATEWAY_API, "HTTPRoute"): (
+        *_ignored(_EXPERIMENTAL, "spec.useDefaultGateways", "spec.rules[].retry", "spec.rules[].sessionPersistence"),
+        *_ignored(
+            "not implemented, requests are not mirrored",
+            "spec.rules[].filters[].requestMirror",
+            "spec.rules[].backendRefs[].filters[].requestMirror",
+        ),
+    ),
+    (INFERENCE, "InferencePool"): _ignored(_PICKER, "spec.endpointPickerRef"),
+    (INFERENCE_ALPHA, "InferencePool"): _ignored(_PICKER, "spec.extensionRef"),
+    (INFERENCE_ALPHA, "InferenceModel"): (
+        *_ignored(_NOT_YET, "spec.criticality"),
+        *_ignored(
+            "not implemented: requests go to the pool under the model name they ask for",
+            "spec.targetModels",
+            applies=lambda targets: isinstance(targets, list) and len(targets) > 1,
+        ),
+    ),
+    (ENVOY_GATEWAY, "Backend"): _ignored(
+        _NOT_YET, "spec.fallback", "spec.endpoints[].zone", "spec.endpoints[].hostname"
+    ),
+    (ENVOY_GATEWAY, "ClientTrafficPolicy"): (
+        *_restricts(
+            "not implemented, and without it Pointsman would accept more than the policy says",
+            "spec.tls",
+            "spec.clientIPDetection",
+            "spec.proxyProtocol",
+            "spec.path",
+            "spec.http1",
+            "spec.headers.earlyRequestHeaders",
+            "spec.connection.connectionLimit",
+        ),
+        *_restricts(
+            "not implemented, and without it Pointsman would accept more than the policy says",
+            "spec.enableProxyProtocol",
+            applies=lambda value: value is True,
+        ),
+        *_restricts(
+            "RejectRequest is not implemented, and without it Pointsman would accept more than the policy says",
+            "spec.headers.withUnderscoresAction",
+            applies=lambda value: value == "RejectRequest",
+        ),
+        *_ignored(
+            _NOT_YET,
+            "spec.headers.withUnderscoresAction",
+            applies=lambda value: value == "DropHeader",
+        ),
+        *_ignored(
+            _NOT_YET,
+            "spec.headers.disableRateLimitHeaders",
+            "spec.headers.enableEnvoyHeaders",
+            "spec.headers.lateResponseHeaders",
+            "spec.headers.preserveXRequestID",
+            "spec.headers.requestID",
+            "spec.headers.xForwardedClientCert",
+            "spec.connection.socketBufferLimit",
+            "spec.connection.maxAcceptPerSocketEvent",
+            "spec.grpc",
+            "spec.healthCheck",
+            "spec.http2",
+            "spec.http3",
+            "spec.scheme",
+            "spec.tcpKeepalive",
+            "spec.timeout",
+        ),
+        *_ignored("not implemented: only objects of the policy's own namespace", "spec.targetSelectors[].namespaces"),
+    ),
+    (ENVOY_GATEWAY, "BackendTrafficPolicy"): (
+        *_restricts(
+            "not implemented, and without it Pointsman would forward more than the policy says",
+            "spec.rateLimit",
+            "spec.requestBuffer",
+            "spec.bandwidthLimit",
+            "spec.mergeType",
+        ),
+        *_ignored(
+            _NOT_YET,
+            "spec.admissionControl",
+            "spec.circuitBreaker",
+            "spec.compression",
+            "spec.compressor",
+            "spec.connection",
+            "spec.dns",
+            "spec.faultInjection",
+            "spec.healthCheck",
+            "spec.http2",
+            "spec.httpUpgrade",
+            "spec.loadBalancer",
+            "spec.proxyProtocol",
+            "spec.responseOverride",
+            "spec.retry",
+            "spec.routingType",
+            "spec.tcpKeepalive",
+            "spec.telemetry",
+            "spec.timeout.tcp",
+            "spec.timeout.http.connectionIdleTimeout",
+            "spec.timeout.http.maxConnectionDuration",
+            "spec.timeout.http.maxStreamDuration",
+            "spec.timeout.http.streamIdleTimeout",
+            "spec.useClientProtocol",
+        ),
+        *_ignored("not implemented: only objects of the policy's own namespace", "spec.targetSelectors[].namespaces"),
+    ),
+    (ENVOY_AI_GATEWAY, "AIGatewayRoute"): (
+        *_removed(
+            "is no longer part of AIGatewayRoute, ignored",
+            "spec.schema",
+            "spec.filterConfig",
+        ),
+        *_removed("is no longer part of AIGatewayRoute, ignored: use parentRefs", "spec.targetRefs"),
+        *_ignored(_NOT_YET, "spec.llmRequestCosts"),
+        *_ignored(
+            "not implemented: the backend is asked for the model name that the client sent",
+            "spec.rules[].backendRefs[].modelNameOverride",
+        ),
+        *_ignored(_NOT_YET, "spec.rules[].backendRefs[].headerMutation", "spec.rules[].backendRefs[].bodyMutation"),
+        *_ignored(
+            "not implemented: all backendRefs share the traffic by weight",
+            "spec.rules[].backendRefs[].priority",
+            applies=bool,
+        ),
+    ),
+    (ENVOY_AI_GATEWAY, "AIServiceBackend"): (
+        *_removed("is no longer part of AIServiceBackend, ignored", "spec.timeouts"),
+        *_ignored(_NOT_YET, "spec.headerMutation", "spec.bodyMutation"),
+        *_ignored("ignored: a path prefix is written as schema.prefix", "spec.schema.version"),
+    ),
+}

@@ -1,0 +1,164 @@
+"""What do all objects have in common? Metadata, label selectors, references."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+DEFAULT_NAMESPACE = "default"
+
+GATEWAY_API = "gateway.networking.k8s.io"
+INFERENCE = "inference.networking.k8s.io"
+INFERENCE_ALPHA = "inference.networking.x-k8s.io"
+ENVOY_GATEWAY = "gateway.envoyproxy.io"
+ENVOY_AI_GATEWAY = "aigateway.envoyproxy.io"
+
+
+class Model(BaseModel):
+    """A part of an object: frozen, camelCase in YAML. Decoding validates by the CRD's schema before it builds these."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, defer_build=True)
+
+
+class ObjectKey(NamedTuple):
+    """What makes an object one object. Versions of a group are the same object, groups are not."""
+
+    group: str
+    kind: str
+    namespace: str
+    name: str
+
+
+class Metadata(Model):
+    """The parts of metav1.ObjectMeta that we use."""
+
+    name: str
+    namespace: str = DEFAULT_NAMESPACE
+    uid: str | None = None
+    generation: int | None = None
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+    @property
+    def created(self) -> int | None:
+        """Unix seconds of the creation; None where a file does not say."""
+        return parse_time(self.creation_timestamp) if self.creation_timestamp else None
+
+
+class Resource(Model):
+    """An object as read."""
+
+    group: str
+    kind: str
+    metadata: Metadata
+
+    @property
+    def namespace(self) -> str:
+        return self.metadata.namespace
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def path(self) -> str:
+        """ "namespace/name", as labels, messages and tie-breaks use it."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey(self.group, self.kind, self.metadata.namespace, self.metadata.name)
+
+
+class LabelSelectorRequirement(Model):
+    """One expression of a label selector."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+class LabelSelector(Model):
+    """metav1.LabelSelector; an empty one selects everything."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[LabelSelectorRequirement, ...] = ()
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether all labels and all expressions hold. An operator that Kubernetes does not have selects nothing."""
+        return has_labels(labels, self.match_labels) and all(_holds(e, labels) for e in self.match_expressions)
+
+
+class PolicyTarget(Model):
+    """Which object, and which listener or rule of it, a policy is for. It is in the policy's own namespace."""
+
+    group: str = ""
+    kind: str
+    name: str
+    section_name: str | None = None
+
+
+class PolicyTargetSelector(LabelSelector):
+    """Objects of a kind by their labels, in the policy's own namespace."""
+
+    group: str = GATEWAY_API
+    kind: str
+
+
+class PolicySpec(Model):
+    """How a policy of Envoy Gateway says what it is for."""
+
+    target_ref: PolicyTarget | None = None
+    target_refs: tuple[PolicyTarget, ...] = ()
+    target_selectors: tuple[PolicyTargetSelector, ...] = ()
+
+    @property
+    def targets(self) -> tuple[PolicyTarget, ...]:
+        """The named targets, the old single one first."""
+        return ((self.target_ref,) if self.target_ref else ()) + self.target_refs
+
+
+class UnimplementedPolicy(Resource):
+    """A policy of a kind that we do not implement: what it is for is all we know of it."""
+
+    spec: PolicySpec = PolicySpec()
+
+
+def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether every wanted label is there with its value."""
+    return all(labels.get(key) == value for key, value in wanted.items())
+
+
+def is_ip_address(text: str) -> bool:
+    """Whether it is an IPv4 or IPv6 address in its plain form, without a zone."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def parse_time(text: str) -> int:
+    """Unix seconds of an RFC 3339 time. Raises ValueError."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def _holds(expression: LabelSelectorRequirement, labels: Mapping[str, str]) -> bool:
+    match expression.operator:
+        case "In":
+            return labels.get(expression.key) in expression.values
+        case "NotIn":
+            return labels.get(expression.key) not in expression.values
+        case "Exists":
+            return expression.key in labels
+        case "DoesNotExist":
+            return expression.key not in labels
+    return False

@@ -1,0 +1,49 @@
+"""What is wrong with what was read, and where? One line each, in the form that `check` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+FieldPath = tuple[str | int, ...]
+
+
+class Severity(Enum):
+    """The three kinds of wrong (docs: "Three kinds of wrong" of the contract)."""
+
+    REFUSED = "refused"  # an API server would not store it
+    INVALID = "invalid"  # stored, but a controller objects
+    WARNING = "warning"  # served, but not as one might think
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong. ``str()`` is `file:line: kind/name: field.path: what is wrong`."""
+
+    severity: Severity
+    message: str  # never a credential: values of headers are not repeated
+    file: str = ""  # as the user gave it; "" when it comes from none
+    line: int = 0  # 1-based; 0 when unknown
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    field: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        what = f"{self.kind}/{self.name}" if self.name else self.kind
+        text = ": ".join(part for part in (where, what, self.field, self.message) if part)
+        return f"warning: {text}" if self.severity is Severity.WARNING else text
+
+
+def format_path(path: FieldPath) -> str:
+    """`("spec", "rules", 0, "name")` as `spec.rules[0].name`; keys with dots or slashes are quoted."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif any(c in step for c in "./[] "):
+            text += f'["{step}"]'
+        else:
+            text += f".{step}" if text else step
+    return text

@@ -1,0 +1,271 @@
+"""What does a request route by? The compiled, immutable snapshot, and the store that swaps it.
+
+A snapshot has two halves that change at different rates: *routing* (listeners, routes, rules, backends, policies: an
+operator's edits) and *membership* (backend -> endpoints: every pod that comes and goes). Everything here is frozen and
+prepared for the request path: header names are lower-case bytes, URLs are built, weights are summed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+import httpx
+
+if TYPE_CHECKING:
+    from discovery.routing_table import RoutingTable
+    from discovery.status import ObjectStatus
+
+RefusalReason = Literal["invalid_backend_ref", "invalid_policy", "unsupported_filter", "unsupported_policy"]
+
+MIB = 1024 * 1024
+DEFAULT_BODY_LIMIT = 50 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a rule, or one backendRef's share of it, is answered with 500 instead of being served."""
+
+    reason: RefusalReason
+    message: str  # for the operator; names objects and fields, never a credential
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderMutation:
+    """A header modifier filter, applied as Gateway API orders it: set, then add, then remove.
+
+    Names are lower case. ``add`` appends with a comma to what is there.
+    """
+
+    set: tuple[tuple[bytes, bytes], ...] = ()
+    add: tuple[tuple[bytes, bytes], ...] = ()
+    remove: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceFullPath:
+    """The whole path becomes ``path``; the query stays."""
+
+    path: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplacePrefix:
+    """The path's leading elements ``prefix`` become ``replacement``; neither ends with a slash, ``b""`` is the root."""
+
+    prefix: bytes
+    replacement: bytes
+
+
+PathRewrite = ReplaceFullPath | ReplacePrefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What a rule or a backendRef changes in the request it forwards and in the answer it relays."""
+
+    request_headers: HeaderMutation | None = None
+    response_headers: HeaderMutation | None = None
+    host: bytes | None = None
+    path: PathRewrite | None = None
+
+
+NO_FILTERS = Filters()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redirect:
+    """A RequestRedirect filter. ``None`` keeps the request's own part (Gateway API HTTPRequestRedirectFilter)."""
+
+    scheme: Literal["http", "https"] | None = None
+    hostname: str | None = None
+    port: int | None = None
+    path: PathRewrite | None = None
+    status_code: Literal[301, 302, 303, 307, 308] = 302
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulePolicy:
+    """Everything that policies and the route itself say about one rule, merged at compile. Times are in seconds.
+
+    ``None`` means no limit. The defaults are those of docs/policies.md where no policy says otherwise.
+    """
+
+    request_timeout_seconds: float | None = None  # the whole exchange
+    backend_request_timeout_seconds: float | None = None  # one attempt, until its answer starts
+    first_byte_timeout_seconds: float = 3600.0
+    stream_idle_timeout_seconds: float = 300.0  # between bytes, and while a client takes none
+    connect_timeout_seconds: float = 2.0
+    max_retries: int = 2
+    retry_statuses: frozenset[int] = frozenset({503})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One address of a backend, as we were told about it.
+
+    ``id`` is its identity over snapshots: pod uid (or namespace/name) and ip:port, or the Backend's address. Two
+    backends that name the same address share the id, and with it connections and breaker.
+    """
+
+    id: str
+    address: str  # an IP literal without brackets, or a host name that is resolved at connect
+    port: int  # 1..65535
+    url: httpx.URL = field(compare=False)  # "http://address:port/", built once: building one costs 35 µs
+    pod: str | None = None  # "namespace/name"
+    host: bytes | None = None  # Host sent instead of the client's (a Backend given by fqdn)
+    # An AIServiceBackend's schema puts the API below another prefix: the first one that matches is replaced.
+    path_rewrites: tuple[ReplacePrefix, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """What a backendRef resolves to. ``id`` is the key into the membership, such as "InferencePool/default/qwen"."""
+
+    id: str
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendRef:
+    """One backendRef of a rule: its share of the weight, and either a backend or the reason why there is none."""
+
+    name: str  # "namespace/name", the value of the metric label `backend`
+    weight: int  # 0..1,000,000
+    backend: Backend | None = None
+    refusal: Refusal | None = None
+    filters: Filters = NO_FILTERS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule of a route, compiled."""
+
+    id: str  # unique in a snapshot and stable over reloads: "HTTPRoute/default/llm/0"
+    route: str  # "namespace/name"
+    route_kind: str  # HTTPRoute or AIGatewayRoute
+    name: str  # the rule's own name, else its index
+    backend_refs: tuple[BackendRef, ...] = ()
+    total_weight: int = 0
+    filters: Filters = NO_FILTERS
+    redirect: Redirect | None = None
+    policy: RulePolicy = RulePolicy()
+    refusal: Refusal | None = None  # set: the whole rule is answered with it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """An entry of /v1/models."""
+
+    id: str
+    created: int  # unix seconds
+    owned_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """A listener of a Gateway that we serve, or the one implicit listener where the files hold no Gateway."""
+
+    name: str  # "namespace/gateway/listener"; "" for the implicit one
+    hostname: str | None  # lower case; may start with "*."; None takes every host
+    port: int | None  # as in the Gateway; None for the implicit one
+    table: RoutingTable
+    body_limit: int = DEFAULT_BODY_LIMIT  # bytes
+    names_models_path: bool = False  # a rule names /v1/models exactly, so the list is not ours to answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """Listeners with their rules, and what became of each object."""
+
+    listeners: tuple[Listener, ...] = ()
+    backends: Mapping[str, Backend] = field(default_factory=lambda: MappingProxyType({}))
+    rules: tuple[Rule, ...] = ()
+    model_names: frozenset[str] = frozenset()  # every name that a rule or an InferenceModel configures
+    statuses: tuple[ObjectStatus, ...] = ()
+    inputs: object = field(default=None, compare=False, repr=False)  # what it was compiled from, to know it again
+
+    def select_listener(self, host: str, port: int | None = None) -> Listener | None:
+        """The most specific listener for a lower-case host without port (Gateway API listener isolation).
+
+        ``port`` None: all listeners share one port and are told apart by hostname.
+        """
+        best: Listener | None = None
+        best_rank = -1
+        for listener in self.listeners:
+            if port is not None and listener.port is not None and listener.port != port:
+                continue
+            rank = hostname_rank(listener.hostname, host)
+            if rank > best_rank:
+                best, best_rank = listener, rank
+        return best
+
+
+def hostname_rank(pattern: str | None, host: str) -> int:
+    """How specifically a listener's or route's hostname matches a host: -1 not at all, else more is more specific.
+
+    An exact name beats every wildcard; among wildcards the longer wins; None matches everything, least specifically.
+    "*.example.com" stands for one or more labels, never for the apex.
+    """
+    if pattern is None:
+        return 0
+    if pattern.startswith("*."):
+        return len(pattern) if host.endswith(pattern[1:]) and len(host) > len(pattern) - 1 else -1
+    return 1_000 if host == pattern else -1
+
+
+Membership = Mapping[str, tuple[Endpoint, ...]]  # backend id -> endpoints that take new requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The whole world at one moment. A request reads it once and keeps it."""
+
+    version: int
+    routing: Routing
+    membership: Membership
+
+
+class SnapshotStore:
+    """Holds the current snapshot. Publishing is one assignment; subscribers are told afterwards, in the same step.
+
+    Single-threaded: used from the event loop only, so there is no lock.
+    """
+
+    def __init__(self) -> None:
+        self._current = Snapshot(version=0, routing=Routing(), membership=MappingProxyType({}))
+        self._published = asyncio.Event()
+        self._subscribers: list[Callable[[Snapshot], None]] = []
+
+    @property
+    def current(self) -> Snapshot:
+        """The last published snapshot; an empty one of version 0 before the first."""
+        return self._current
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a snapshot was ever published."""
+        return self._published.is_set()
+
+    def publish(self, routing: Routing, membership: Membership) -> Snapshot:
+        """Make a new snapshot current and tell the subscribers."""
+        snapshot = Snapshot(version=self._current.version + 1, routing=routing, membership=membership)
+        self._current = snapshot
+        self._published.set()
+        for tell in self._subscribers:
+            tell(snapshot)
+        return snapshot
+
+    def subscribe(self, tell: Callable[[Snapshot], None]) -> None:
+        """Call ``tell`` with each snapshot published from here on. It must not raise and must not block."""
+        self._subscribers.append(tell)
+
+    async def wait_ready(self) -> Snapshot:
+        """Wait until a snapshot was published."""
+        await self._published.wait()
+        return self._current

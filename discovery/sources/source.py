@@ -1,0 +1,25 @@
+"""What is a source? Something that says its whole state, each time it is asked; never a difference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from discovery.resources.collection import Resources
+from discovery.resources.problem import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceState:
+    """Everything that a source holds at one moment, and what is wrong with it."""
+
+    resources: Resources
+    problems: tuple[Problem, ...] = ()
+
+
+class Source(Protocol):
+    """Where resources come from: files, or the Kubernetes API."""
+
+    def read(self) -> SourceState:
+        """The whole state. What cannot be read is a problem in it, never an exception."""
+        ...
