@@ -1,0 +1,1 @@
+"""The upstream side: who we call, over which connections, and how it went."""

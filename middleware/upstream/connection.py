@@ -1,0 +1,356 @@
+"""What happens on one connection to an upstream? One HTTP/1.1 exchange at a time over asyncio.Protocol and httptools.
+
+The connection knows bytes, framing and time limits, and nothing of pools or retries. It is told when a request starts
+(`start`), gives the head (`head`) and then the body in whatever pieces the socket delivered (`read`). Every way in
+which an answer can fail is one of httpx's exceptions, so callers need to know no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+import httpx
+
+HEAD_LIMIT_BYTES = 64 * 1024
+HEAD_LIMIT_FIELDS = 256
+# Above this many unread bytes the socket is not read any more, until the reader has caught up.
+READ_HIGH_WATER_BYTES = 256 * 1024
+
+# A peer that vanished is noticed within 30 s even when nothing is sent or expected.
+_KEEPALIVE_IDLE_SECONDS = 15
+_KEEPALIVE_INTERVAL_SECONDS = 5
+_KEEPALIVE_PROBES = 3
+_USER_TIMEOUT_MILLISECONDS = 30_000
+
+
+class ConnectionBrokenError(httpx.ReadError):
+    """The connection ended before the answer was complete.
+
+    ``is_reused`` says whether it had served an exchange before, ``seconds_since_write`` how long ago the request's last
+    byte was handed to the socket, ``has_answer_bytes`` whether anything of the answer had come. The transport never
+    retries; these let the caller decide whether this was the keep-alive race.
+    """
+
+    def __init__(self, message: str, *, is_reused: bool, seconds_since_write: float, has_answer_bytes: bool) -> None:
+        super().__init__(message)
+        self.is_reused = is_reused
+        self.seconds_since_write = seconds_since_write
+        self.has_answer_bytes = has_answer_bytes
+
+
+def tune_socket(transport: asyncio.BaseTransport) -> None:
+    """Notice dead peers: TCP keepalive 15/5/3 s and TCP_USER_TIMEOUT 30 s. Sockets that are not TCP are left alone."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):  # Linux; elsewhere the system's defaults stay
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_SECONDS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_SECONDS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MILLISECONDS)
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection. States: idle, waiting for the head, reading the body, done; closed from any of them.
+
+    Single-threaded and await-free between a check and its use, so there is no lock.
+    """
+
+    def __init__(
+        self, *, loop: asyncio.AbstractEventLoop, on_closed_idle: Callable[[UpstreamConnection], None]
+    ) -> None:
+        self._loop = loop
+        self._on_closed_idle = on_closed_idle
+        self._transport: asyncio.Transport | None = None
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append  # the parser calls list.append itself: no Python frame per chunk
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._error: Exception | None = None
+        self._is_busy = False
+        self._is_read_paused = False
+        self.is_closed = False
+        self.exchanges = 0
+        self.idle_since = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._parts.clear()
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.status = 0
+        self.has_head = False
+        self.is_complete = False
+        self._head_bytes = 0
+        self._unparsed_bytes = 0
+        self._is_head_request = False
+        self._is_framed = False  # the head says where the body ends
+        self._can_keep_alive = False
+        self._written_at = 0.0
+        self._has_answer_bytes = False
+        self._has_first_byte = False
+        self._first_byte_limit = 0.0
+        self._idle_limit = 0.0
+        self._deadline: float | None = None
+        self._last_byte_at = 0.0
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        tune_socket(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_busy:
+            self.abort()  # nobody asked: what comes next could be taken for the answer to the next request
+            return
+        self._has_answer_bytes = True
+        self._last_byte_at = self._loop.time()
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(httpx.RemoteProtocolError(f"the upstream's answer is malformed: {_why(error)}"))
+            return
+        if not self.has_head:
+            self._unparsed_bytes += len(data)
+            if self._unparsed_bytes > HEAD_LIMIT_BYTES:
+                self._fail(httpx.RemoteProtocolError("the head of the upstream's answer is too large"))
+            return
+        if self._parts:
+            self._has_first_byte = True
+            if self._waiter is None and not self._is_read_paused and not self.is_complete:
+                self._pause_if_behind()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        return False  # the transport closes itself, connection_lost says the rest
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closed = True
+        if not self._is_busy:
+            self._on_closed_idle(self)
+            return
+        if self.is_complete:
+            return
+        if exc is None and self.has_head and not self._is_framed:
+            self.is_complete = True  # a body that ends with the connection
+            self._can_keep_alive = False
+            self._wake()
+            return
+        what = "reset" if exc is not None else "closed"
+        where = "in the middle of the answer" if self.has_head else "before the answer"
+        self._fail(
+            ConnectionBrokenError(
+                f"the upstream {what} the connection {where}",
+                is_reused=self.exchanges > 1,
+                seconds_since_write=self._loop.time() - self._written_at,
+                has_answer_bytes=self._has_answer_bytes,
+            )
+        )
+
+    # -- httptools ----------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self.is_complete:
+            self._can_keep_alive = False  # bytes behind the answer
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.has_head:
+            return  # a trailer
+        self.headers.append((name.lower(), value))
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > HEAD_LIMIT_BYTES or len(self.headers) > HEAD_LIMIT_FIELDS:
+            raise httpx.RemoteProtocolError("the head of the upstream's answer is too large")
+
+    def on_headers_complete(self) -> None:
+        if self.is_complete:
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:
+            if status == 101:
+                raise httpx.RemoteProtocolError("the upstream switched protocols unasked")
+            self.headers = []
+            return
+        if status < 100:
+            raise httpx.RemoteProtocolError("the upstream's answer has no valid status")
+        self.status = status
+        self.has_head = True
+        self._can_keep_alive = self._parser.should_keep_alive()
+        if self._is_head_request:
+            # The parser cannot be told that no body follows; one that has seen a HEAD is not used again.
+            self._can_keep_alive = False
+            self.is_complete = True
+            self._is_framed = True
+            return
+        self._is_framed = status in (204, 304) or any(
+            name == b"content-length" or name == b"transfer-encoding" for name, _ in self.headers
+        )
+
+    def on_message_complete(self) -> None:
+        if self.has_head:
+            self.is_complete = True
+
+    # -- for the transport --------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        *,
+        head: bytes,
+        body: bytes,
+        is_head_request: bool,
+        first_byte_limit_seconds: float,
+        idle_limit_seconds: float,
+        limit_seconds: float | None,
+    ) -> None:
+        """Write a request. The connection must be idle.
+
+        From here on ``wait_head()`` and ``read()`` raise httpx.ReadTimeout when no byte of the answer's body comes for
+        ``first_byte_limit_seconds``, or later for ``idle_limit_seconds`` between bytes, or when the answer is not whole
+        after ``limit_seconds``.
+        """
+        assert self._transport is not None
+        assert not self._is_busy
+        self._reset()
+        self._is_busy = True
+        self.exchanges += 1
+        self._is_head_request = is_head_request
+        if body:
+            self._transport.writelines([head, body])
+        else:
+            self._transport.write(head)
+        self._written_at = self._last_byte_at = self._loop.time()
+        self._first_byte_limit = first_byte_limit_seconds
+        self._idle_limit = idle_limit_seconds
+        self._deadline = None
+        first_look = min(first_byte_limit_seconds, idle_limit_seconds)
+        if limit_seconds is not None:
+            self._deadline = self._written_at + limit_seconds
+            first_look = min(first_look, limit_seconds)
+        self._timer = self._loop.call_later(first_look, self._look_at_clock)
+
+    async def wait_head(self) -> None:
+        """Wait until ``status`` and ``headers`` are there. Raises httpx.TransportError."""
+        while not self.has_head:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """The next bytes of the body, as many as are there; b"" at its end. Raises httpx.TransportError."""
+        while not self._parts:
+            if self._error is not None:
+                raise self._error
+            if self.is_complete:
+                return b""
+            if self._is_read_paused:
+                self._resume_reading()
+            await self._wait()
+        parts = self._parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        return data
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the answer is complete and all of it was read."""
+        return self.is_complete and not self._parts
+
+    def finish(self) -> bool:
+        """End the exchange. True when the connection can take another one; else it is aborted."""
+        self._stop_timer()
+        if (
+            self.is_closed
+            or not self.is_complete
+            or not self._can_keep_alive
+            or self._error is not None
+            or self._transport is None
+            or self._transport.get_write_buffer_size()  # the answer came before the request was sent whole
+        ):
+            self.abort()
+            return False
+        if self._is_read_paused:
+            self._resume_reading()
+        self._is_busy = False
+        self._parts.clear()
+        self.idle_since = self._loop.time()
+        return True
+
+    def abort(self) -> None:
+        """Drop the connection now: close() would wait for a peer that may never read."""
+        self._stop_timer()
+        self.is_closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        except asyncio.CancelledError:
+            self.abort()  # whoever waited has left: the upstream must learn of it now
+            raise
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        if self._error is None:
+            self._error = error
+        self._wake()
+        self.abort()
+
+    def _pause_if_behind(self) -> None:
+        if sum(map(len, self._parts)) > READ_HIGH_WATER_BYTES and self._transport is not None and not self.is_closed:
+            self._is_read_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        self._is_read_paused = False
+        if self._transport is not None and not self.is_closed:
+            self._last_byte_at = self._loop.time()  # a reader that was slow is not the upstream's silence
+            self._transport.resume_reading()
+
+    def _look_at_clock(self) -> None:
+        # One timer for the exchange, set anew only when it fires: a chunk costs no timer.
+        self._timer = None
+        if self.is_complete:
+            return
+        now = self._loop.time()
+        if self._is_read_paused:
+            due = now + self._idle_limit  # the client is slow, not the upstream; the server has a limit for that
+        elif self._has_first_byte:
+            due = self._last_byte_at + self._idle_limit
+        else:
+            due = self._written_at + self._first_byte_limit
+        if self._deadline is not None:
+            due = min(due, self._deadline)
+        if due - now > 0.001:
+            # Never later than the idle limit, which may become the nearer one when the first byte comes.
+            self._timer = self._loop.call_later(min(due - now, self._idle_limit), self._look_at_clock)
+            return
+        self._fail(httpx.ReadTimeout("the upstream took too long"))
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _why(error: Exception) -> str:
+    cause = error.__context__ if error.__context__ is not None else error
+    if isinstance(cause, httpx.RemoteProtocolError):
+        return str(cause)
+    return type(error).__name__  # the parser's message can quote the bytes it choked on
