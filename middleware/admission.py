@@ -1,0 +1,83 @@
+"""May the request go on, or is its answer ours? Redirects, refused rules and the model list end here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from discovery.snapshot import Redirect
+from middleware.errors import RefusedByConfigurationError
+from middleware.exchange import Exchange
+from middleware.headers import RawHeaders, mutate
+from middleware.model_list import model_list_body
+from middleware.targets import rewrite_path
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectAnswer:
+    """An answer that the gateway gives itself."""
+
+    status: int
+    headers: RawHeaders
+    body: bytes = b""
+
+
+def location(redirect: Redirect, exchange: Exchange, *, local_port: int | None) -> bytes:
+    """The Location of a redirect (Gateway API HTTPRequestRedirectFilter).
+
+    The port is the filter's, else the well-known one of the filter's scheme, else the listener's; 80 and 443 are left
+    out where the scheme implies them.
+    """
+    scheme = redirect.scheme or exchange.scheme
+    host = redirect.hostname or exchange.host_name
+    port = redirect.port
+    if port is None:
+        if redirect.scheme is not None:
+            port = _DEFAULT_PORTS[redirect.scheme]
+        else:
+            assert exchange.listener is not None
+            port = exchange.listener.port or local_port
+    path = exchange.raw_path if redirect.path is None else rewrite_path(exchange.raw_path, redirect.path)
+    query = b"?" + exchange.query if exchange.query else b""
+    shown_port = "" if port is None or port == _DEFAULT_PORTS.get(scheme) else f":{port}"
+    return f"{scheme}://{host}{shown_port}".encode("latin-1") + path + query
+
+
+def decide(exchange: Exchange, *, local_port: int | None = None) -> DirectAnswer | None:
+    """The answer that is ours, or None when the request goes on. Raises GatewayError for a refused rule."""
+    rule = exchange.rule
+    if rule is None:
+        body = model_list_body(exchange)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        return DirectAnswer(status=200, headers=headers, body=body)
+    if rule.refusal is not None:
+        raise RefusedByConfigurationError(rule.refusal)
+    if rule.redirect is not None:
+        headers = [
+            (b"location", location(rule.redirect, exchange, local_port=local_port)),
+            (b"content-length", b"0"),
+        ]
+        if rule.filters.response_headers is not None:
+            headers = mutate(headers, rule.filters.response_headers)
+        return DirectAnswer(status=rule.redirect.status_code, headers=headers)
+    return None
+
+
+class AdmissionMiddleware:
+    """Gives the answers that need no upstream."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope["pointsman.exchange"]
+        server = scope.get("server")
+        answer = decide(exchange, local_port=server[1] if server else None)
+        if answer is None:
+            await self.app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body, "more_body": False})

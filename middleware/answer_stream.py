@@ -1,0 +1,56 @@
+"""What does the end of an answer tell? Looks once at its last 2 KiB: token usage, and an error event (pure)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+LAST_WORDS_BYTES = 2048
+
+# A quote that generated text contains is escaped, so an unescaped key is the answer's own.
+_INPUT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,15})')
+_OUTPUT_TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,15})')
+# An event named error, or whose data is an object that begins as an error does: {"error":…, {"object":"error",…,
+# {"type":"error",… (vLLM, OpenAI, Anthropic).
+_ERROR_EVENT = re.compile(
+    rb'(?:\A|\n)(?:event:[ ]?error\r?\n|data:[ ]?\{\s*"(?:error"\s*:\s*[^n\s]|(?:object|type)"\s*:\s*"error"))'
+)
+
+
+class LastWords(NamedTuple):
+    """What the last bytes of an answer say."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    is_error_event: bool
+
+
+def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether an event of ours can be put behind what was sent: server-sent events, chunked, without content coding."""
+    is_stream = False
+    for name, value in headers:
+        if name == b"content-type":
+            is_stream = value[:17].lower() == b"text/event-stream"
+        elif name == b"content-length" or (name == b"content-encoding" and value.lower() != b"identity"):
+            return False
+    return is_stream
+
+
+def read_last_words(tail: Sequence[bytes], *, is_stream: bool) -> LastWords:
+    """Read the end of an answer from its last chunks."""
+    text = b"".join(tail)[-LAST_WORDS_BYTES:]
+    start = text.rfind(b'"usage"')
+    input_tokens = output_tokens = None
+    if start >= 0:
+        if found := _INPUT_TOKENS.search(text, start):
+            input_tokens = int(found.group(1))
+        if found := _OUTPUT_TOKENS.search(text, start):
+            output_tokens = int(found.group(1))
+    return LastWords(input_tokens, output_tokens, is_stream and _ERROR_EVENT.search(text) is not None)
+
+
+def is_mid_event(tail: Sequence[bytes]) -> bool:
+    """Whether the last event was not ended by its blank line."""
+    end = b"".join(tail)[-4:]
+    return bool(end) and not end.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))

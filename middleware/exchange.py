@@ -1,0 +1,92 @@
+"""What do we know about one request's passage? Each field is set once, by the stage named beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from middleware.errors import REASONS, GatewayError, Reason
+
+if TYPE_CHECKING:
+    from discovery.snapshot import BackendRef, HeaderMutation, Listener, Rule, Snapshot
+    from middleware.model_extraction import BodyLease
+    from middleware.upstream.outcome import Attempt
+    from middleware.upstream.registry import Candidate, Pick
+    from middleware.upstream.rule_traffic import RuleTraffic
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Exchange:
+    """One request's passage through the chain. Times are those of time.perf_counter, in seconds."""
+
+    # Telemetry: before anything else is looked at
+    request_id: str
+    method: str
+    target: bytes  # path and query as the client sent them
+    raw_path: bytes  # the path as the client sent it
+    query: bytes  # without "?"
+    headers: list[tuple[bytes, bytes]]  # lower-case names, in order, without what clients may not set
+    host: bytes  # the Host field as sent; b"" when there is none
+    peer: str  # the client's address
+    scheme: str
+    started_at: float
+    started_unix: float
+
+    # the server, when the client's connection is gone before its answer is complete
+    client_left: bool = False
+    # the server, when the drain time is over
+    is_cut_by_shutdown: bool = False
+
+    # ModelExtraction
+    snapshot: Snapshot | None = None
+    listener: Listener | None = None
+    host_name: str = ""  # lower case, without port
+    path: str = ""  # for matching only: unreserved characters decoded
+    body: bytes | None = None  # None once it was let go
+    body_lease: BodyLease | None = None  # its share of the body memory
+    body_size: int = 0
+    model: str | None = None
+    forced_content_type: bytes | None = None  # what a JSON body under a foreign type is forwarded as
+
+    # RouteMatching
+    rule: Rule | None = None
+
+    # TrafficSplitting
+    arms: tuple[BackendRef, ...] = ()
+
+    # CircuitBreaking
+    rule_traffic: RuleTraffic | None = None
+    candidates: Callable[[BackendRef], tuple[Candidate, ...]] | None = None
+
+    # EndpointPicking
+    next_pick: Callable[[list[Attempt]], Pick] | None = None
+
+    # StreamingProxy
+    attempts: list[Attempt] = field(default_factory=list)
+    answer_edits: tuple[HeaderMutation, ...] = ()
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+    # Telemetry: what went out
+    status: int | None = None  # None until the answer's head was sent
+    first_byte_at: float | None = None
+    bytes_sent: int = 0
+    ended_at: float | None = None
+
+    # Errors, and StreamingProxy for what breaks after the first byte
+    reason: Reason = Reason.OK
+    flag: str = ""
+    message: str = ""
+
+    def fail(self, error: GatewayError) -> None:
+        """Note how this request ended."""
+        self.reason = error.reason
+        self.flag = error.flag if error.flag is not None else REASONS[error.reason].flag
+        self.message = error.message
+
+    def let_go_of_body(self) -> None:
+        """Drop the request body: with the answer's first byte no retry is possible any more. Safe to call twice."""
+        self.body = None
+        if self.body_lease is not None:
+            self.body_lease.release()

@@ -1,0 +1,180 @@
+"""Which headers pass, in which direction, changed how? Pure functions over raw (name, value) pairs, names lower case.
+
+Follows RFC 9110 sections 7.6.1 (Connection) and 7.8 (Upgrade), and CONTRACT's list of headers that only the gateway
+may set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from discovery.snapshot import NO_FILTERS, Filters, HeaderMutation
+
+if TYPE_CHECKING:
+    from middleware.exchange import Exchange
+    from middleware.upstream.registry import Pick
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+MODEL_HEADER = b"x-gateway-model-name"
+AI_GATEWAY_MODEL_HEADER = b"x-ai-eg-model"
+
+# What steers routing, picking or scheduling is ours to set; a client's word for it would be a way around the rules.
+_STRIPPED_PREFIXES = (
+    MODEL_HEADER,
+    b"x-gateway-base-model-name",
+    b"x-gateway-destination-endpoint",
+    b"x-gateway-inference-objective",
+    b"x-gateway-inference-fairness-id",
+    b"x-ai-eg-",
+    b"x-llm-d-",
+    b"x-prefiller-host-port",
+    b"x-data-parallel-host-port",
+    b"x-pointsman-",
+    b"x-session-token",
+)
+
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"http2-settings"}
+)
+# Set anew for each attempt, or meant for us alone.
+_NOT_FORWARDED = _HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"expect",
+    b"x-forwarded-for",
+    b"x-forwarded-proto",
+    b"x-forwarded-host",
+    b"x-request-id",
+}
+_NOT_RELAYED = _HOP_BY_HOP | {b"x-request-id"}
+_CANNOT_BE_NOMINATED = (b"host", b"authorization", b"content-", b"x-forwarded-")
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def strip_client_headers(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+    """A copy of a client's headers without those that only the gateway may set."""
+    return [pair for pair in headers if not pair[0].startswith(_STRIPPED_PREFIXES)]
+
+
+def usable_request_id(value: bytes | None) -> str | None:
+    """A client's request id when it is one that is safe in logs and headers, else None."""
+    if value is not None and _REQUEST_ID.fullmatch(value):
+        return value.decode("ascii")
+    return None
+
+
+def find_header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The first value of a header, or None."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+def header_map(headers: RawHeaders) -> dict[bytes, bytes]:
+    """Headers as a mapping, repeated fields joined with a comma (RFC 9110 section 5.3)."""
+    mapping = dict(headers)
+    if len(mapping) != len(headers):
+        mapping = {}
+        for name, value in headers:
+            mapping[name] = mapping[name] + b"," + value if name in mapping else value
+    return mapping
+
+
+def nominated(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """The header names that Connection declares to be of this hop only, without those it has no say over."""
+    names: set[bytes] = set()
+    for name, value in headers:
+        if name == b"connection":
+            names.update(token.strip().lower() for token in value.split(b","))
+    return frozenset(token for token in names if not token.startswith(_CANNOT_BE_NOMINATED))
+
+
+def mutate(headers: RawHeaders, mutation: HeaderMutation) -> RawHeaders:
+    """Apply a header modifier filter: set, then add, then remove (Gateway API HTTPHeaderFilter)."""
+    if mutation.set:
+        names = {name for name, _ in mutation.set}
+        headers = [pair for pair in headers if pair[0] not in names]
+        headers.extend(mutation.set)
+    for name, value in mutation.add:
+        for index, (key, present) in enumerate(headers):
+            if key == name:
+                headers = [*headers[:index], (key, present + b"," + value), *headers[index + 1 :]]
+                break
+        else:
+            headers = [*headers, (name, value)]
+    if mutation.remove:
+        headers = [pair for pair in headers if pair[0] not in mutation.remove]
+    return headers
+
+
+def upstream_headers(exchange: Exchange, pick: Pick) -> RawHeaders:
+    """The headers of one attempt, Host first.
+
+    Raises nothing: what a header modifier sets was checked at compile, what the client sent was checked by the parser.
+    """
+    incoming = exchange.headers
+    hop = nominated(incoming) if any(name == b"connection" for name, _ in incoming) else frozenset[bytes]()
+    forwarded_for = exchange.peer.encode("ascii")
+    headers: RawHeaders = []
+    for pair in incoming:
+        name = pair[0]
+        if name in _NOT_FORWARDED:
+            if name == b"x-forwarded-for":
+                forwarded_for = pair[1] + b", " + forwarded_for
+        elif name not in hop and not name.startswith(b"proxy-"):
+            headers.append(pair)
+    if exchange.forced_content_type is not None:
+        headers = [pair for pair in headers if pair[0] != b"content-type"]
+        headers.append((b"content-type", exchange.forced_content_type))
+    headers.append((b"x-forwarded-for", forwarded_for))
+    headers.append((b"x-forwarded-proto", exchange.scheme.encode("ascii")))
+    if exchange.host:
+        headers.append((b"x-forwarded-host", exchange.host))
+    headers.append((b"x-request-id", exchange.request_id.encode("ascii")))
+    if exchange.model is not None:
+        headers.append((MODEL_HEADER, exchange.model.encode()))
+
+    host = exchange.host
+    rule = exchange.rule
+    if rule is not None and rule.filters is not NO_FILTERS:
+        host, headers = _apply(rule.filters, host, headers)
+    if pick.backend_ref.filters is not NO_FILTERS:
+        host, headers = _apply(pick.backend_ref.filters, host, headers)
+    if pick.endpoint.host is not None and host is exchange.host:
+        host = pick.endpoint.host
+    # Framing is ours and comes last, so that no filter can contradict it.
+    framed: RawHeaders = [(b"host", host or pick.upstream.label.encode("ascii"))]
+    framed.extend(pair for pair in headers if pair[0] not in (b"host", b"content-length", b"transfer-encoding"))
+    if exchange.body is not None and (exchange.body or exchange.method in ("POST", "PUT", "PATCH")):
+        framed.append((b"content-length", b"%d" % len(exchange.body)))
+    return framed
+
+
+def _apply(filters: Filters, host: bytes, headers: RawHeaders) -> tuple[bytes, RawHeaders]:
+    if filters.request_headers is not None:
+        headers = mutate(headers, filters.request_headers)
+    return (host if filters.host is None else filters.host), headers
+
+
+def answer_headers(headers: Sequence[tuple[bytes, bytes]], edits: Iterable[HeaderMutation]) -> RawHeaders:
+    """What of an upstream's answer head goes to the client, edited by the filters of the rule and the backendRef."""
+    hop = nominated(headers) if any(name == b"connection" for name, _ in headers) else frozenset[bytes]()
+    relayed = [
+        pair
+        for pair in headers
+        if pair[0] not in _NOT_RELAYED and pair[0] not in hop and not pair[0].startswith(b"proxy-connection")
+    ]
+    for edit in edits:
+        relayed = mutate(relayed, edit)
+    return relayed
+
+
+def has_control_bytes(value: bytes) -> bool:
+    """Whether a header value has bytes that must never leave us (tab is allowed)."""
+    return _CONTROL.search(value) is not None

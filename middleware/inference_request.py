@@ -1,0 +1,171 @@
+"""Which model does a body ask for? Reads OpenAI-style JSON and multipart bodies shallowly (pure).
+
+JSON is read with msgspec into a Struct of the few fields we use: skipped values build no objects, which keeps a hostile
+body of 15 MiB of brackets from taking memory and time. The body itself is never changed here.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from middleware.errors import InvalidBodyError, InvalidModelError
+
+MAX_MODEL_NAME = 256  # characters
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_JSON = b"application/json"
+# What HTTP clients call a JSON body when nobody told them (curl's -d, fetch's string body, nothing at all).
+_MISLABELLED = frozenset({b"", b"text/plain", b"application/x-www-form-urlencoded"})
+
+
+class _Body(msgspec.Struct):
+    model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_body_decoder = msgspec.json.Decoder(_Body)
+_syntax_decoder = msgspec.json.Decoder(msgspec.Raw)
+_name_decoder = msgspec.json.Decoder(str)
+
+
+def media_type(content_type: bytes | None) -> bytes:
+    """The media type without parameters, lower case; b"" when there is none."""
+    if content_type is None:
+        return b""
+    return content_type.split(b";", 1)[0].strip().lower()
+
+
+def read_model(body: bytes, content_type: bytes | None) -> tuple[str | None, bool]:
+    """The model that the body names, or None, and whether the body was read as a JSON object.
+
+    Raises InvalidBodyError for a body that is not what it says it is, InvalidModelError for a `model` that is no usable
+    name: a string of 1 to 256 characters without control characters.
+    """
+    if not body:
+        return None, False
+    kind = media_type(content_type)
+    if kind == b"multipart/form-data":
+        return _model_of_multipart(body, content_type or b""), False
+    is_declared_json = kind == _JSON or kind.endswith(b"+json")
+    if not is_declared_json and kind not in _MISLABELLED:
+        return None, False
+    is_object = body[:1] == b"{" or body.lstrip(b" \t\r\n")[:1] == b"{"
+    if is_object:
+        return _model_of_json(body), True
+    if is_declared_json:
+        _check_syntax(body)
+    return None, False
+
+
+def forwarded_content_type(content_type: bytes | None) -> bytes | None:
+    """What the content type of a JSON object becomes on its way to a model server; None when it can stay."""
+    return _JSON if media_type(content_type) in _MISLABELLED else None
+
+
+def _model_of_json(body: bytes) -> str | None:
+    try:
+        raw = _body_decoder.decode(body).model
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # The parser's own message can quote the body.
+        raise InvalidBodyError("the request body is not valid JSON") from None
+    if isinstance(raw, msgspec.UnsetType):
+        return None
+    try:
+        name = _name_decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        if bytes(raw).startswith(b'"'):
+            raise InvalidBodyError("model is not valid UTF-8") from None
+        raise InvalidModelError("model must be a string") from None
+    return usable_model_name(name)
+
+
+def _check_syntax(body: bytes) -> None:
+    try:
+        _syntax_decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise InvalidBodyError("the request body is not valid JSON") from None
+
+
+def usable_model_name(name: str) -> str:
+    """The name itself when it can be routed on. Raises InvalidModelError."""
+    if not name or len(name) > MAX_MODEL_NAME:
+        raise InvalidModelError(f"model must have 1 to {MAX_MODEL_NAME} characters")
+    if _CONTROL.search(name):
+        raise InvalidModelError("model must not contain control characters")
+    return name
+
+
+class _ModelPart:
+    """Collects the parts named `model` while the multipart parser walks over the body."""
+
+    def __init__(self) -> None:
+        self.found: bytes | None = None
+        self._header_name = b""
+        self._header_value = b""
+        self._is_model = False
+        self._value = bytearray()
+
+    def on_part_begin(self) -> None:
+        self._is_model = False
+        self._value.clear()
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def on_header_end(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            disposition, options = parse_options_header(self._header_value)
+            self._is_model = disposition == b"form-data" and options.get(b"name") == b"model"
+        self._header_name = self._header_value = b""
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_model and len(self._value) <= MAX_MODEL_NAME * 4:
+            self._value += data[start:end]
+
+    def on_part_end(self) -> None:
+        if self._is_model:
+            self.found = bytes(self._value)  # the last one counts, as with JSON keys
+
+
+def _model_of_multipart(body: bytes, content_type: bytes) -> str | None:
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise InvalidBodyError("the multipart body's content-type has no boundary")
+    part = _ModelPart()
+    is_ended = False
+
+    def on_end() -> None:
+        nonlocal is_ended
+        is_ended = True
+
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": part.on_part_begin,
+                "on_header_field": part.on_header_field,
+                "on_header_value": part.on_header_value,
+                "on_header_end": part.on_header_end,
+                "on_part_data": part.on_part_data,
+                "on_part_end": part.on_part_end,
+                "on_end": on_end,
+            },
+        )
+        parser.write(body)
+        parser.finalize()
+    except MultipartParseError:
+        raise InvalidBodyError("the multipart body cannot be read") from None
+    if not is_ended:
+        raise InvalidBodyError("the multipart body is cut short")
+    if part.found is None:
+        return None
+    try:
+        return usable_model_name(part.found.decode())
+    except UnicodeDecodeError:
+        raise InvalidModelError("model must be UTF-8 text") from None

@@ -1,0 +1,150 @@
+"""Which model does the request name? Reads the body, once and bounded, and finds `model` in it.
+
+This is the body-based router's job: what other gateways need an external processor for. The listener is found here too,
+by the host alone, because its limit must be known before the body is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from discovery.snapshot import DEFAULT_BODY_LIMIT, SnapshotStore
+from middleware.client_departure import ClientLeftError, watch_for_departure
+from middleware.errors import (
+    InvalidBodyError,
+    OverloadedError,
+    RequestTimeoutError,
+    RequestTooLargeError,
+)
+from middleware.exchange import Exchange
+from middleware.headers import find_header
+from middleware.inference_request import forwarded_content_type, read_model
+from middleware.targets import path_for_matching
+
+BODY_SILENCE_LIMIT_SECONDS = 30.0
+
+
+class BodyMemory:
+    """Counts the bytes of all request bodies in memory together, up to a limit. Single-threaded, hence no lock."""
+
+    def __init__(self, *, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+
+
+class BodyLease:
+    """One request's share of the body memory."""
+
+    __slots__ = ("_memory", "size")
+
+    def __init__(self, memory: BodyMemory) -> None:
+        self._memory = memory
+        self.size = 0
+
+    def grow(self, size: int) -> None:
+        """Raises OverloadedError when the limit is reached; nothing is taken then."""
+        memory = self._memory
+        if memory.used_bytes + size > memory.limit_bytes:
+            raise OverloadedError("the gateway holds too many request bodies; try again")
+        memory.used_bytes += size
+        self.size += size
+
+    def release(self) -> None:
+        """What was taken is free again. Safe to call twice."""
+        self._memory.used_bytes -= self.size
+        self.size = 0
+
+
+def host_name(host: bytes) -> str:
+    """The Host field as routing compares it: lower case, without port."""
+    name = host.decode("latin-1").lower()
+    if name.startswith("["):
+        return name.partition("]")[0] + "]"
+    return name.partition(":")[0]
+
+
+class ModelExtractionMiddleware:
+    """Puts snapshot, listener, host, path, body and model into the Exchange."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        store: SnapshotStore,
+        memory: BodyMemory,
+        body_silence_limit_seconds: float = BODY_SILENCE_LIMIT_SECONDS,
+    ) -> None:
+        self.app = app
+        self.store = store
+        self.memory = memory
+        self.body_silence_limit_seconds = body_silence_limit_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope["pointsman.exchange"]
+        exchange.snapshot = self.store.current
+        exchange.path = path_for_matching(exchange.raw_path)
+        exchange.host_name = host_name(exchange.host)
+        exchange.listener = exchange.snapshot.routing.select_listener(exchange.host_name)
+        lease = exchange.body_lease = BodyLease(self.memory)
+        try:
+            if _has_body(exchange):
+                limit = exchange.listener.body_limit if exchange.listener is not None else DEFAULT_BODY_LIMIT
+                declared = _declared_length(exchange)
+                if declared is not None and declared > limit:
+                    raise _too_large(limit)
+                chunks: list[bytes] = []
+                more = True
+                while more:
+                    chunk, more = await self._receive(receive)
+                    if lease.size + len(chunk) > limit:
+                        raise _too_large(limit)
+                    lease.grow(len(chunk))
+                    chunks.append(chunk)
+                exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                exchange.body_size = lease.size
+                del chunks
+                content_type = find_header(exchange.headers, b"content-type")
+                exchange.model, is_json = read_model(exchange.body, content_type)
+                if is_json:
+                    exchange.forced_content_type = forwarded_content_type(content_type)
+            else:
+                exchange.body = b""
+            if "pointsman.server" in scope:
+                await self.app(scope, receive, send)
+            else:  # this server does not cancel us when the client leaves
+                async with watch_for_departure(receive, exchange):
+                    await self.app(scope, receive, send)
+        except ClientLeftError:
+            exchange.client_left = True
+            raise asyncio.CancelledError from None
+        finally:
+            exchange.let_go_of_body()
+
+    async def _receive(self, receive: Receive) -> tuple[bytes, bool]:
+        try:
+            async with asyncio.timeout(self.body_silence_limit_seconds):
+                message = await receive()
+        except TimeoutError:
+            raise RequestTimeoutError("no byte of the request body came for too long") from None
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        return message.get("body", b""), message.get("more_body", False)
+
+
+def _has_body(exchange: Exchange) -> bool:
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in exchange.headers)
+
+
+def _declared_length(exchange: Exchange) -> int | None:
+    value = find_header(exchange.headers, b"content-length")
+    if value is None:
+        return None
+    if not value.isdigit():
+        raise InvalidBodyError("content-length is not a number")
+    return int(value)
+
+
+def _too_large(limit: int) -> RequestTooLargeError:
+    return RequestTooLargeError(f"the request body is larger than {limit} bytes")

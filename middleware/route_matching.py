@@ -1,0 +1,54 @@
+"""Which rule takes the request? Asks the listener's table, which Gateway API's precedence sorted at compile."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from discovery.routing_table import RouteRequest
+from discovery.snapshot import Rule
+from middleware.errors import GatewayError, MissingModelError, ModelNotFoundError, RouteNotFoundError
+from middleware.exchange import Exchange
+from middleware.headers import AI_GATEWAY_MODEL_HEADER, MODEL_HEADER, header_map
+from middleware.model_list import is_model_list_request
+
+
+def decide(exchange: Exchange) -> Rule | None:
+    """The rule that takes this request, or None when none does."""
+    if exchange.listener is None:
+        return None
+    headers = header_map(exchange.headers)
+    if exchange.model is not None:
+        headers[MODEL_HEADER] = headers[AI_GATEWAY_MODEL_HEADER] = exchange.model.encode()
+    return exchange.listener.table.match(
+        RouteRequest(
+            method=exchange.method,
+            host=exchange.host_name,
+            path=exchange.path,
+            headers=headers,
+            query=exchange.query,
+        )
+    )
+
+
+def why_not_found(exchange: Exchange) -> GatewayError:
+    """The error for a request that no rule takes."""
+    if exchange.model is not None:
+        return ModelNotFoundError(f"The model `{exchange.model}` does not exist or is not served at this address.")
+    if exchange.method == "POST":
+        return MissingModelError("The request names no model, and no route takes requests without one.")
+    return RouteNotFoundError("No route takes this request.")
+
+
+class RouteMatchingMiddleware:
+    """Puts the rule into the Exchange. The gateway's own model list has none."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope["pointsman.exchange"]
+        if not is_model_list_request(exchange):
+            exchange.rule = decide(exchange)
+            if exchange.rule is None:
+                raise why_not_found(exchange)
+        await self.app(scope, receive, send)

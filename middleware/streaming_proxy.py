@@ -1,0 +1,241 @@
+"""How does the answer get to the client? Tries upstreams until one answers, then relays its bytes as they come.
+
+The head of an answer is held until the first byte of its body: model servers send it while the request still queues,
+and until then everything can be tried again elsewhere. After it, what breaks is said inside the stream where that is
+possible and the connection is cut; an answer never ends cleanly that did not end cleanly upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import httpx
+from starlette.types import Receive, Scope, Send
+
+from discovery.snapshot import RulePolicy
+from middleware.answer_stream import is_event_stream, is_mid_event, read_last_words
+from middleware.errors import (
+    GatewayError,
+    Reason,
+    UpstreamProtocolError,
+    UpstreamResetError,
+    UpstreamTimeoutError,
+    UpstreamUnavailableError,
+    error_event,
+)
+from middleware.exchange import Exchange
+from middleware.headers import answer_headers, find_header, upstream_headers
+from middleware.retrying import is_keep_alive_race, may_retry, parse_retry_after, wait_before
+from middleware.targets import upstream_target
+from middleware.upstream.outcome import Attempt, Outcome
+from middleware.upstream.registry import Pick
+from middleware.upstream.transport import Timeouts, UpstreamStream
+
+_TAIL_CHUNKS = 16
+
+
+class _NoBody(httpx.AsyncByteStream):
+    """The body travels in the request's extensions, whole; httpx wants a stream all the same."""
+
+
+_NO_BODY = _NoBody()
+
+
+class StreamingProxyMiddleware:
+    """The last stage: asks `next_pick` before each attempt, and relays the first answer that may not be retried."""
+
+    def __init__(
+        self,
+        *,
+        draw: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.draw = draw
+        self.sleep = sleep
+        self.clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope["pointsman.exchange"]
+        assert exchange.next_pick is not None
+        assert exchange.rule is not None
+        assert exchange.rule_traffic is not None
+        policy = exchange.rule.policy
+        traffic = exchange.rule_traffic
+        clock = self.clock
+        deadline = None
+        if policy.request_timeout_seconds is not None:
+            deadline = exchange.started_at + policy.request_timeout_seconds
+        attempts = exchange.attempts
+        pick = exchange.next_pick(attempts)
+        is_fresh = is_retry = False
+        while True:
+            attempt = Attempt(pick=pick, started_at=clock())
+            attempts.append(attempt)
+            pick.upstream.in_flight += 1
+            traffic.retries_in_flight += is_retry
+            retry_after = None
+            try:
+                answer = await self._attempt(exchange, attempt, policy, deadline=deadline, is_fresh=is_fresh)
+                try:
+                    if may_retry(policy, attempts, traffic):
+                        retry_after = parse_retry_after(find_header(answer.headers, b"retry-after"))
+                        next_pick, wait = self._next(exchange, retry_after, deadline, clock())
+                    else:
+                        next_pick, wait = pick, None
+                    if wait is None:
+                        await self._relay(exchange, attempt, answer, send)
+                        return
+                finally:
+                    answer.stream.release()
+            except httpx.TransportError as error:
+                if is_keep_alive_race(error, attempts):
+                    attempt.outcome = Outcome.STALE
+                    is_fresh = True
+                    continue
+                attempt.outcome, gateway_error = _failure(error)
+                if not may_retry(policy, attempts, traffic):
+                    raise gateway_error from None
+                next_pick, wait = self._next(exchange, None, deadline, clock())
+                if wait is None:
+                    raise gateway_error from None
+            except asyncio.CancelledError:
+                if attempt.outcome is Outcome.PENDING or attempt.ended_at is None:
+                    attempt.outcome = Outcome.ABANDONED
+                raise
+            finally:
+                attempt.ended_at = clock()
+                pick.upstream.in_flight -= 1
+                traffic.retries_in_flight -= is_retry
+            if wait:
+                await self.sleep(wait)
+            pick = next_pick
+            is_fresh, is_retry = False, True
+
+    def _next(
+        self, exchange: Exchange, retry_after: float | None, deadline: float | None, now: float
+    ) -> tuple[Pick, float | None]:
+        assert exchange.next_pick is not None
+        pick = exchange.next_pick(exchange.attempts)
+        wait = wait_before(pick, exchange.attempts, retry_after_seconds=retry_after, draw=self.draw())
+        if wait is not None and deadline is not None and now + wait >= deadline:
+            wait = None
+        return pick, wait
+
+    async def _attempt(
+        self, exchange: Exchange, attempt: Attempt, policy: RulePolicy, *, deadline: float | None, is_fresh: bool
+    ) -> _Answer:
+        pick = attempt.pick
+        first_byte = policy.first_byte_timeout_seconds
+        if policy.backend_request_timeout_seconds is not None:
+            first_byte = min(first_byte, policy.backend_request_timeout_seconds)
+        request = httpx.Request(
+            exchange.method,
+            pick.endpoint.url,
+            headers=upstream_headers(exchange, pick),
+            stream=_NO_BODY,
+            extensions={
+                "target": upstream_target(exchange, pick),
+                "body": exchange.body,
+                "fresh_connection": is_fresh,
+                "timeout": Timeouts(
+                    connect=policy.connect_timeout_seconds,
+                    first_byte=first_byte,
+                    idle=policy.stream_idle_timeout_seconds,
+                    remaining=None if deadline is None else max(0.0, deadline - attempt.started_at),
+                ),
+            },
+        )
+        response = await pick.upstream.transport.handle_async_request(request)
+        attempt.status = response.status_code
+        stream = response.stream
+        assert isinstance(stream, UpstreamStream)
+        try:
+            first = await stream.read()
+        except BaseException:
+            stream.abort()
+            raise
+        attempt.outcome = Outcome.ANSWERED
+        return _Answer(response.status_code, response.headers.raw, stream, first)
+
+    async def _relay(self, exchange: Exchange, attempt: Attempt, answer: _Answer, send: Send) -> None:
+        # No retry is possible from here on.
+        exchange.let_go_of_body()
+        pick = attempt.pick
+        assert exchange.rule is not None
+        exchange.answer_edits = tuple(
+            edit
+            for edit in (exchange.rule.filters.response_headers, pick.backend_ref.filters.response_headers)
+            if edit is not None
+        )
+        headers = answer_headers(answer.headers, exchange.answer_edits)
+        stream, chunk = answer.stream, answer.first
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        tail: deque[bytes] = deque((chunk,), maxlen=_TAIL_CHUNKS)
+        try:
+            while not stream.is_drained:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                chunk = await stream.read()
+                tail.append(chunk)
+        except (httpx.TransportError, asyncio.CancelledError) as error:
+            broken = _broken(error, exchange, attempt)
+            if broken is None:
+                raise
+            stream.abort()
+            if is_event_stream(headers):
+                blank = b"\n\n" if is_mid_event(tail) else b""
+                await send({"type": "http.response.body", "body": blank + error_event(broken), "more_body": True})
+            # Returning with the body unfinished makes the server flush, and close without a clean end.
+            raise broken from None
+        words = read_last_words(tail, is_stream=is_event_stream(headers))
+        exchange.input_tokens, exchange.output_tokens = words.input_tokens, words.output_tokens
+        if words.is_error_event and answer.status == 200:
+            attempt.outcome = Outcome.ERROR_EVENT
+            exchange.reason = Reason.UPSTREAM_ERROR_EVENT
+        await send({"type": "http.response.body", "body": chunk, "more_body": False})
+
+
+class _Answer:
+    """The head and the first bytes of an upstream's answer, and the rest to come."""
+
+    __slots__ = ("first", "headers", "status", "stream")
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], stream: UpstreamStream, first: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.stream = stream
+        self.first = first
+
+
+def _failure(error: httpx.TransportError) -> tuple[Outcome, GatewayError]:
+    """What a failure before the first byte is called, and what the client is told when it is the last."""
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return Outcome.CONNECT_FAILED, UpstreamUnavailableError("The model server cannot be reached.")
+    if isinstance(error, httpx.TimeoutException):
+        return Outcome.TIMEOUT, UpstreamTimeoutError("The model server took too long to answer.")
+    if isinstance(error, httpx.RemoteProtocolError):
+        return Outcome.PROTOCOL_ERROR, UpstreamProtocolError("The model server's answer was not valid HTTP.")
+    reset = UpstreamUnavailableError("The model server closed the connection without an answer.")
+    reset.flag = "UC"
+    return Outcome.RESET, reset
+
+
+def _broken(error: BaseException, exchange: Exchange, attempt: Attempt) -> GatewayError | None:
+    """What a failure after the first byte is called; None for a cancellation that is not ours to end."""
+    attempt.outcome = Outcome.BROKEN
+    if isinstance(error, asyncio.CancelledError):
+        if exchange.is_cut_by_shutdown and not exchange.client_left:
+            return UpstreamResetError("The gateway is shutting down and cut this answer.")
+        attempt.outcome = Outcome.ABANDONED
+        return None
+    if isinstance(error, httpx.TimeoutException):
+        timeout = UpstreamTimeoutError("The model server stopped in the middle of its answer.")
+        timeout.flag = "SI"
+        return timeout
+    reset = UpstreamResetError("The model server's answer broke off.")
+    reset.flag = "UC"
+    return reset

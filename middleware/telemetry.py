@@ -1,0 +1,92 @@
+"""What is remembered of a request, and who is told? The outermost stage: it makes the Exchange and tells the observers.
+
+The only stage that wraps `send`, since a wrapper costs every chunk of every stream. Logic files hold no counters and no
+spans: they leave facts in the Exchange, and observers in app/ make metrics and log lines of them.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from middleware.exchange import Exchange
+from middleware.headers import find_header, strip_client_headers, usable_request_id
+
+EXCHANGE_KEY = "pointsman.exchange"
+
+
+class ExchangeObserver(Protocol):
+    """Is told of every request. Must not raise and must not block."""
+
+    def started(self, exchange: Exchange) -> None:
+        """The head of a request was read."""
+
+    def finished(self, exchange: Exchange) -> None:
+        """The request is over, in whatever way; the Exchange does not change any more."""
+
+
+def new_exchange(scope: Scope, now: float) -> Exchange:
+    """The Exchange of a request of which only the head is known."""
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    raw_path: bytes = scope["raw_path"]
+    query: bytes = scope["query_string"]
+    client = scope.get("client")
+    given = find_header(headers, b"x-request-id")
+    return Exchange(
+        request_id=usable_request_id(given) or uuid.uuid4().hex,
+        method=scope["method"],
+        target=raw_path + b"?" + query if query else raw_path,
+        raw_path=raw_path,
+        query=query,
+        headers=strip_client_headers(headers),
+        host=find_header(headers, b"host") or b"",
+        peer=client[0] if client else "unknown",
+        scheme=scope["scheme"],
+        started_at=now,
+        started_unix=time.time(),
+    )
+
+
+class TelemetryMiddleware:
+    """Makes the Exchange, puts the request id on the answer, and tells the observers of start and end."""
+
+    def __init__(
+        self, app: ASGIApp, *, observers: Sequence[ExchangeObserver], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.app = app
+        self.observers = observers
+        self.clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        clock = self.clock
+        exchange = new_exchange(scope, clock())
+        scope[EXCHANGE_KEY] = exchange
+        for observer in self.observers:
+            observer.started(exchange)
+        try:
+            await self.app(scope, receive, _noting_send(exchange, send, clock))
+        finally:
+            exchange.ended_at = clock()
+            for observer in self.observers:
+                observer.finished(exchange)
+
+
+def _noting_send(exchange: Exchange, send: Send, clock: Callable[[], float]) -> Callable[[Message], Awaitable[None]]:
+    # Not a coroutine function: it hands the server's own awaitable on, so that a chunk costs no second frame.
+    def noting(message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.body":
+            body = message["body"]
+            if body:
+                if not exchange.bytes_sent:
+                    exchange.first_byte_at = clock()
+                exchange.bytes_sent += len(body)
+        else:
+            exchange.status = message["status"]
+            message["headers"].append((b"x-request-id", exchange.request_id.encode("ascii")))
+        return send(message)
+
+    return noting
