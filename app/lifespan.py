@@ -1,0 +1,158 @@
+"""When does the gateway start, take requests, drain and end? Builds everything once and takes it down in order.
+
+Start: read the configuration, publish it, open the admin port and then the data port. SIGTERM or SIGINT: readiness is
+red
+at once; for the grace time requests are still taken and answered with `connection: close`; then the data port closes,
+running answers finish up to the drain timeout, what is left is cut as broken; the admin port closes last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Sequence
+
+from discovery.load import Loaded, load
+
+from app.admin.application import build_admin
+from app.logs import AccessLog, LineWriter
+from app.main import build_chain, make_transport
+from app.metrics import Metrics
+from app.server import HttpServer
+from app.settings import Settings
+from discovery.resources.problem import Problem, Severity
+from discovery.snapshot import SnapshotStore
+from middleware.model_extraction import BodyMemory
+from middleware.telemetry import ExchangeObserver
+from middleware.upstream.registry import UpstreamRegistry
+from middleware.upstream.rule_traffic import RuleTrafficRegistry
+
+logger = logging.getLogger(__name__)
+
+
+class ConfigurationRefusedError(Exception):
+    """The manifests hold what an API server would not store; nothing is served."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(f"{len(problems)} problems")
+        self.problems = tuple(problems)
+
+
+class Gateway:
+    """The gateway as one object: `start`, then `drain` or `close`. One event loop, no global state."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        writer: LineWriter,
+        is_readable_log: bool = False,
+        observers: Sequence[ExchangeObserver] = (),
+    ) -> None:
+        self.settings = settings
+        self.store = SnapshotStore()
+        self.registry = UpstreamRegistry(make_transport=make_transport)
+        self.rules = RuleTrafficRegistry()
+        self.memory = BodyMemory(limit_bytes=settings.max_body_memory_bytes)
+        self.metrics = Metrics(store=self.store, registry=self.registry, writer=writer)
+        self.store.subscribe(self.registry.follow)
+        self.store.subscribe(self.rules.follow)
+        access_log = AccessLog(writer, is_readable=is_readable_log)
+        self._is_draining = False
+        self._data = HttpServer(
+            build_chain(
+                store=self.store,
+                registry=self.registry,
+                rules=self.rules,
+                memory=self.memory,
+                observers=[self.metrics, access_log, *observers],
+            )
+        )
+        self._admin = HttpServer(
+            build_admin(store=self.store, metrics=self.metrics, is_draining=lambda: self._is_draining)
+        )
+        self.port = settings.port
+        self.admin_port = settings.admin_port
+
+    @property
+    def requests_running(self) -> int:
+        """How many requests the data port is answering."""
+        return self._data.running
+
+    def configure(self) -> None:
+        """Read the manifests and publish what they say. Raises ConfigurationRefusedError."""
+        loaded = load(self.settings.paths, models=self.settings.models, ignored_policies=self.settings.ignored_policies)
+        if loaded.is_refused:
+            self.metrics.config_rejected.inc()
+            self.metrics.config_last_reload_successful.set(0)
+            raise ConfigurationRefusedError(loaded.problems)
+        compiled = loaded.compile()
+        for problem in compiled.problems:
+            logger.warning("%s", str(problem).removeprefix("warning: "))
+        self.store.publish(compiled.routing, compiled.membership)
+        self.metrics.config_last_reload_successful.set(1)
+
+    async def start(self) -> None:
+        """Configure and listen. Raises ConfigurationRefusedError and OSError; nothing is left open then."""
+        self.configure()
+        try:
+            self.admin_port = await self._admin.listen(self.settings.admin_host, self.settings.admin_port)
+            self.port = await self._data.listen(self.settings.host, self.settings.port)
+        except BaseException:
+            await self.close()
+            raise
+        routing = self.store.current.routing
+        logger.info(
+            "serving %d rules on %s:%d, admin on %s:%d",
+            len(routing.rules),
+            self.settings.host,
+            self.port,
+            self.settings.admin_host,
+            self.admin_port,
+        )
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; a second signal cuts what is left. ``start`` comes first."""
+        loop = asyncio.get_running_loop()
+        signals: asyncio.Queue[None] = asyncio.Queue()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, signals.put_nowait, None)
+        try:
+            await signals.get()
+            draining = asyncio.create_task(self.drain())
+            second = asyncio.create_task(signals.get())
+            await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
+            if not draining.done():
+                logger.warning("a second signal: cutting %d requests", self.requests_running)
+                draining.cancel()
+            second.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await draining
+            await self.close()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    async def drain(self) -> None:
+        """Stop taking requests and let the running ones end, as the module's docstring says."""
+        settings = self.settings
+        self._is_draining = True
+        self._data.start_draining()
+        logger.info("draining: %d requests running", self.requests_running)
+        await asyncio.sleep(settings.drain_grace_seconds)
+        self._data.stop_listening()
+        try:
+            async with asyncio.timeout(settings.drain_timeout_seconds):
+                await self._data.wait_drained()
+        except TimeoutError:
+            logger.warning("the drain timeout is over: cutting %d requests", self.requests_running)
+        await self._data.cut()
+
+    async def close(self) -> None:
+        """Cut what runs and free every socket, the admin port last. Safe after ``drain`` and instead of it."""
+        self._is_draining = True
+        await self._data.close()
+        self.registry.close()
+        await self._admin.close()

@@ -1,0 +1,217 @@
+"""Where do log lines go? To stdout, through a bounded buffer and one writer thread: a full pipe must not stop the
+streams.
+
+One JSON object per line; a readable line instead when stdout is a terminal. The path is logged without its query, and
+no header, body or credential ever is.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from middleware.exchange import Exchange
+
+BUFFER_LIMIT_BYTES = 8 * 1024 * 1024
+FLUSH_INTERVAL_SECONDS = 0.05
+
+CallLater = Callable[[float, Callable[[], None]], object]
+
+
+class LineWriter:
+    """Collects lines and hands them to its thread in batches: waking a thread per request would cost more than the
+    line.
+
+    ``write`` is called from one thread only (the event loop's). Lines over the limit are dropped and counted.
+    """
+
+    def __init__(self, *, file_descriptor: int = 1, limit_bytes: int = BUFFER_LIMIT_BYTES) -> None:
+        self._fd = file_descriptor
+        self._limit = limit_bytes
+        self._lines: list[bytes] = []
+        self._batches: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # guards _held alone, which both threads change
+        self._held = 0
+        self._is_flush_planned = False
+        self._call_later: CallLater | None = None
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def use_loop(self, call_later: CallLater) -> None:
+        """From here on batches are flushed by the loop's timer; before, every line is written at once."""
+        self._call_later = call_later
+
+    def write(self, line: bytes) -> None:
+        """Take a line without its line break. Never blocks, never raises."""
+        with self._lock:
+            if self._held + len(line) > self._limit:
+                self.dropped += 1
+                return
+            self._held += len(line) + 1
+        self._lines.append(line)
+        if self._call_later is None:
+            self.flush()
+        elif not self._is_flush_planned:
+            self._is_flush_planned = True
+            self._call_later(FLUSH_INTERVAL_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Hand what was collected to the thread."""
+        self._is_flush_planned = False
+        if self._lines:
+            self._lines.append(b"")
+            self._batches.put(b"\n".join(self._lines))
+            self._lines.clear()
+
+    def close(self, timeout_seconds: float = 2.0) -> None:
+        """Write what is left, for at most the given time: nobody may read the pipe any more."""
+        self._call_later = None
+        self.flush()
+        self._batches.put(None)
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            view = memoryview(batch)
+            while view:
+                try:
+                    view = view[os.write(self._fd, view) :]
+                except OSError:  # nobody reads any more; there is nowhere left to say so
+                    break
+            with self._lock:
+                self._held -= len(batch)
+
+
+class AccessLog:
+    """Writes one line per request."""
+
+    def __init__(self, writer: LineWriter, *, is_readable: bool) -> None:
+        self._writer = writer
+        self._format = _readable_line if is_readable else _json_line
+
+    def started(self, exchange: Exchange) -> None:
+        """Nothing: the line is written when all is known."""
+
+    def finished(self, exchange: Exchange) -> None:
+        """Write the request's line."""
+        self._writer.write(self._format(exchange))
+
+
+def logged_status(exchange: Exchange) -> int:
+    """The status of the answer's head; 499 when the client left before there was one."""
+    return exchange.status if exchange.status is not None else 499
+
+
+def _milliseconds(exchange: Exchange, until: float | None) -> float | None:
+    return None if until is None else round((until - exchange.started_at) * 1000, 2)
+
+
+def access_record(exchange: Exchange) -> dict[str, Any]:
+    """What is logged of a request, by field name."""
+    rule = exchange.rule
+    pick = exchange.attempts[-1].pick if exchange.attempts else None
+    started = datetime.datetime.fromtimestamp(exchange.started_unix, tz=datetime.UTC)
+    return {
+        "time": started.isoformat(timespec="milliseconds"),
+        "level": "info",
+        "message": "request",
+        "request_id": exchange.request_id,
+        "client": exchange.peer,
+        "method": exchange.method,
+        "host": exchange.host.decode("latin-1"),
+        "path": exchange.raw_path.decode("latin-1"),
+        "model": exchange.model,
+        "route": rule.route if rule is not None else None,
+        "rule": rule.name if rule is not None else None,
+        "backend": pick.backend_ref.name if pick is not None else None,
+        "endpoint": pick.upstream.label if pick is not None else None,
+        "pod": pick.endpoint.pod if pick is not None else None,
+        "attempts": len(exchange.attempts),
+        "status": 499 if exchange.client_left else logged_status(exchange),
+        "reason": exchange.reason.value,
+        "flag": exchange.flag,
+        "error": exchange.message or None,
+        "bytes_received": exchange.body_size,
+        "bytes_sent": exchange.bytes_sent,
+        "duration_ms": _milliseconds(exchange, exchange.ended_at),
+        "first_byte_ms": _milliseconds(exchange, exchange.first_byte_at),
+        "input_tokens": exchange.input_tokens,
+        "output_tokens": exchange.output_tokens,
+    }
+
+
+def _json_line(exchange: Exchange) -> bytes:
+    return orjson.dumps(access_record(exchange))
+
+
+def _readable_line(exchange: Exchange) -> bytes:
+    record = access_record(exchange)
+    parts = [
+        record["time"][11:23],
+        f"{record['status']}",
+        record["method"],
+        record["path"],
+        f"model={record['model'] or '-'}",
+    ]
+    if record["backend"]:
+        parts.append(f"-> {record['backend']} {record['pod'] or record['endpoint']}")
+    parts.append(f"{record['duration_ms']:.0f} ms")
+    if record["attempts"] > 1:
+        parts.append(f"{record['attempts']} attempts")
+    if record["reason"]:
+        parts.append(f"{record['reason']} {record['flag']}".rstrip())
+    # A path or a model can hold anything; a terminal must not take it for commands.
+    return _printable(" ".join(parts)).encode()
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+class LineHandler(logging.Handler):
+    """The stdlib's log records, in the same form and through the same writer as the access log."""
+
+    def __init__(self, writer: LineWriter, *, is_readable: bool) -> None:
+        super().__init__()
+        self._writer = writer
+        self._is_readable = is_readable
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+            trace = self._trace(record)
+            moment = datetime.datetime.fromtimestamp(record.created, tz=datetime.UTC).isoformat(timespec="milliseconds")
+            if self._is_readable:
+                line = f"{moment[11:23]} {record.levelname.lower()} {_printable(text)}"
+                self._writer.write((line + (f"\n{trace}" if trace else "")).encode())
+                return
+            fields = {"time": moment, "level": record.levelname.lower(), "message": text, "logger": record.name}
+            if trace:
+                fields["traceback"] = trace
+            self._writer.write(orjson.dumps(fields))
+        except Exception:  # logging's own rule: a log line never breaks the program
+            self.handleError(record)
+
+    def _trace(self, record: logging.LogRecord) -> str | None:
+        if not record.exc_info:
+            return None
+        return (self.formatter or logging.Formatter()).formatException(record.exc_info)
+
+
+def configure_logging(writer: LineWriter, *, is_readable: bool, level: int = logging.INFO) -> logging.Handler:
+    """Send the stdlib's records of our packages and of uvicorn to the writer. Returns the handler, for its removal."""
+    handler = LineHandler(writer, is_readable=is_readable)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(level)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    return handler

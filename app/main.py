@@ -1,0 +1,52 @@
+"""What happens to a request, in which order? The chain, as one literal list; a reader opens the files in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
+
+from discovery.snapshot import Endpoint, SnapshotStore
+from middleware.admission import AdmissionMiddleware
+from middleware.circuit_breaking import CircuitBreakingMiddleware
+from middleware.endpoint_picking import EndpointPickingMiddleware
+from middleware.errors import ErrorsMiddleware
+from middleware.model_extraction import BodyMemory, ModelExtractionMiddleware
+from middleware.route_matching import RouteMatchingMiddleware
+from middleware.streaming_proxy import StreamingProxyMiddleware
+from middleware.telemetry import ExchangeObserver, TelemetryMiddleware
+from middleware.traffic_splitting import TrafficSplittingMiddleware
+from middleware.upstream.registry import UpstreamRegistry
+from middleware.upstream.rule_traffic import RuleTrafficRegistry
+from middleware.upstream.transport import UpstreamTransport
+
+
+def build_chain(
+    *,
+    store: SnapshotStore,
+    registry: UpstreamRegistry,
+    rules: RuleTrafficRegistry,
+    memory: BodyMemory,
+    observers: Sequence[ExchangeObserver],
+) -> ASGIApp:
+    """The data port's ASGI application."""
+    chain = [
+        Middleware(TelemetryMiddleware, observers=observers),
+        Middleware(ErrorsMiddleware),
+        Middleware(ModelExtractionMiddleware, store=store, memory=memory),
+        Middleware(RouteMatchingMiddleware),
+        Middleware(AdmissionMiddleware),
+        Middleware(TrafficSplittingMiddleware),
+        Middleware(CircuitBreakingMiddleware, registry=registry, rules=rules),
+        Middleware(EndpointPickingMiddleware),
+    ]
+    app: ASGIApp = StreamingProxyMiddleware()
+    for stage, args, kwargs in reversed(chain):
+        app = stage(app, *args, **kwargs)
+    return app
+
+
+def make_transport(endpoint: Endpoint) -> UpstreamTransport:
+    """The connections to one endpoint."""
+    return UpstreamTransport(address=endpoint.address, port=endpoint.port)

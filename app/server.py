@@ -1,0 +1,669 @@
+"""How do requests come in? The one place that knows uvicorn: its httptools protocol, hardened, and a server around it.
+
+What differs from uvicorn, each with a socket test in tests/app/test_server.py:
+- the client's leaving (a half-close too) cancels the request's task at once and marks its Exchange;
+- heads are limited in size, fields and time; exactly one Host; absolute-form targets are taken apart;
+- no pipelining: bytes behind a request make its answer the connection's last, and are read but never parsed;
+- an Upgrade that we do not honour is ignored without losing the body; trailers are dropped;
+- an answer given before the request was read whole lingers, so that a client that writes before it reads gets it;
+- an app that returns with the answer unfinished has it cut: flushed and closed without a clean end;
+- errors in the framing are answered in OpenAI's shape; no Date or Server header of our own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+import struct
+from typing import Any
+
+import httptools
+from starlette.types import ASGIApp, Message, Scope
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from middleware.errors import GatewayError, InvalidBodyError, Reason, error_body
+from middleware.exchange import Exchange
+from middleware.upstream.connection import tune_socket
+
+logger = logging.getLogger(__name__)
+
+HEAD_LIMIT_BYTES = 64 * 1024
+HEAD_LIMIT_FIELDS = 256
+HEAD_LIMIT_SECONDS = 10.0
+KEEP_ALIVE_SECONDS = 620  # above every load balancer's, so that it is never we who close first
+BODY_HIGH_WATER_BYTES = 256 * 1024
+LINGER_BYTES = 64 * 1024 * 1024
+LINGER_SECONDS = 5.0
+LINGER_HEAD_SECONDS = 1.0
+STALLED_CLIENT_SECONDS = 300.0
+CUT_FLUSH_SECONDS = 5.0
+
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]+)([^?#]*)(?:\?([^#]*))?", re.IGNORECASE)
+_CONTROL_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_BODILESS = frozenset({204, 304})
+
+
+class HeadTooLargeError(GatewayError):
+    """The head is over 64 KiB or 256 fields."""
+
+    reason = Reason.HEADERS_TOO_LARGE
+    closes = True
+
+
+class HeadTimeoutError(GatewayError):
+    """The head was not complete in 10 s."""
+
+    reason = Reason.REQUEST_TIMEOUT
+    closes = True
+
+
+class MalformedRequestError(InvalidBodyError):
+    """What came is not an HTTP/1.1 request."""
+
+    closes = True
+
+
+class _PipelinedError(Exception):
+    """Bytes of another request behind one that is not answered yet."""
+
+
+class Cycle:
+    """One request and its answer on a connection: the ASGI side of it."""
+
+    __slots__ = (
+        "_chunked",
+        "_close_delimited",
+        "_head",
+        "_is_head_request",
+        "_left",
+        "chunks",
+        "chunks_size",
+        "disconnected",
+        "error",
+        "flow",
+        "keep_alive",
+        "message_event",
+        "more_body",
+        "protocol",
+        "response_complete",
+        "response_started",
+        "scope",
+        "task",
+        "transport",
+        "waiting_for_100_continue",
+    )
+
+    def __init__(
+        self, *, scope: Scope, protocol: GatewayProtocol, flow: FlowControl, expects_100: bool, keep_alive: bool
+    ) -> None:
+        self.scope = scope
+        self.protocol = protocol
+        self.flow = flow
+        self.transport = protocol.transport
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = expects_100
+        self.message_event = asyncio.Event()
+        self.chunks: list[bytes] = []
+        self.chunks_size = 0
+        self.more_body = True
+        self.disconnected = False
+        self.error: GatewayError | None = None
+        self.response_started = False
+        self.response_complete = False
+        self.task: asyncio.Task[None] | None = None
+        self._head: bytes | None = None
+        self._is_head_request = scope["method"] == "HEAD"
+        self._chunked = False
+        self._close_delimited = False
+        self._left = 0  # bytes that content-length still promises
+
+    async def run(self, app: ASGIApp) -> None:
+        """Run the app for this request; cut the answer if it was left unfinished."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except Exception:
+            logger.exception("the application raised")
+        finally:
+            if not self.response_complete and not self.disconnected:
+                self.protocol.cut(self)
+
+    @property
+    def is_close_delimited(self) -> bool:
+        """Whether the end of the connection is what ends this answer's body."""
+        return self._close_delimited
+
+    async def receive(self) -> Message:
+        """The next part of the body. Raises GatewayError when its framing is broken."""
+        if self.waiting_for_100_continue and not self.transport.is_closing():
+            self.waiting_for_100_continue = False
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while not self.chunks and self.more_body and self.error is None and not self.disconnected:
+            self.flow.resume_reading()
+            self.message_event.clear()
+            await self.message_event.wait()
+        if self.disconnected or (self.response_complete and not self.chunks):
+            return {"type": "http.disconnect"}
+        if self.error is not None:
+            raise self.error
+        if not self.chunks and not self.more_body and self.chunks_size < 0:
+            # The body was given out whole: what is left to say is that the client left.
+            await self._until_gone()
+            return {"type": "http.disconnect"}
+        body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+        self.chunks.clear()
+        self.chunks_size = 0 if self.more_body else -1
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def _until_gone(self) -> None:
+        while not self.disconnected and not self.response_complete:
+            self.message_event.clear()
+            await self.message_event.wait()
+
+    async def send(self, message: Message) -> None:
+        """Write a part of the answer; waits while the client does not take what was written."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if not self.response_started:
+            self._start(message)
+            return
+        if self.response_complete:
+            raise RuntimeError("a message after the end of the answer")
+        body: bytes = message.get("body", b"")
+        is_last = not message.get("more_body", False)
+        head = self._head or b""
+        self._head = None
+        if self._is_head_request:
+            data = head
+        elif self._chunked:
+            data = head
+            if body:
+                data += b"%x\r\n%b\r\n" % (len(body), body)
+            if is_last:
+                data += b"0\r\n\r\n"
+        else:
+            self._left -= len(body)
+            if not self._close_delimited and (self._left < 0 or (is_last and self._left)):
+                raise RuntimeError("the answer's length is not its content-length")
+            data = head + body if head else body
+        if data:
+            self.transport.write(data)
+        if is_last:
+            self.response_complete = True
+            self.message_event.set()
+            self.protocol.on_response_complete()
+
+    def _start(self, message: Message) -> None:
+        status: int = message["status"]
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        if self.more_body or self.protocol.is_draining:
+            self.keep_alive = False
+        headers: list[tuple[bytes, bytes]] = message["headers"]
+        lines = [STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        has_length = has_close = False
+        for name, value in headers:
+            if name == b"content-length":
+                has_length = True
+                self._left = int(value)
+            elif name == b"connection":
+                has_close = True
+                self.keep_alive = False
+            lines += (name, b": ", value, b"\r\n")
+        line_count = 2 + len(headers)
+        if status in _BODILESS:
+            self._left = 0
+        elif not has_length and not self._is_head_request:
+            if self.scope["http_version"] == "1.1":
+                self._chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+                line_count += 1
+            else:
+                self._close_delimited = True
+                self.keep_alive = False
+        if not self.keep_alive and not has_close:
+            lines.append(b"connection: close\r\n")
+            line_count += 1
+        lines.append(b"\r\n")
+        head = b"".join(lines)
+        if _CONTROL_IN_HEAD.search(head) or head.count(b"\n") != line_count:
+            self.response_started = False
+            raise RuntimeError("a header of the answer has control bytes")
+        self._head = head
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with the differences that the module's docstring lists."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        head_limit_seconds: float = HEAD_LIMIT_SECONDS,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head_limit_seconds = head_limit_seconds
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
+        self._stall_size = 0
+        self._is_in_head = False
+        self._head_bytes = 0
+        self._is_deaf = False  # what comes is read, counted and dropped
+        self._swallowed = 0
+        self._is_behind_upgrade = False
+        self._is_synthetic_head = False
+        self.current: Cycle | None = None
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether answers are to be their connection's last."""
+        return getattr(self.server_state, "is_draining", False)
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tune_socket(transport)
+        self._arm_keep_alive()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connections.discard(self)
+        for timer in (self._head_timer, self._stall_timer, self._close_timer):
+            if timer is not None:
+                timer.cancel()
+        self._unset_keepalive_if_required()
+        self._client_left()
+        if self.flow is not None:
+            self.flow.resume_writing()
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does: it refers back to this object
+
+    def eof_received(self) -> None:
+        # A half-close counts as leaving: model servers see it so too, and a client that waits for an answer does not
+        # do it.
+        if self.current is not None and not self.current.response_complete:
+            self._client_left()
+            self.transport.abort()
+
+    def _client_left(self) -> None:
+        cycle = self.current
+        if cycle is None or cycle.response_complete or cycle.disconnected:
+            return
+        cycle.disconnected = True
+        cycle.message_event.set()
+        exchange = cycle.scope.get("pointsman.exchange")
+        if isinstance(exchange, Exchange):
+            exchange.client_left = True
+        if cycle.task is not None and not cycle.task.done():
+            cycle.task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            self._swallow(len(data))
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._read_body_behind_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._parse_failed(error)
+        else:
+            if self._is_in_head:
+                self._head_bytes += len(data)
+                if self._head_bytes > HEAD_LIMIT_BYTES:
+                    self._refuse(HeadTooLargeError("the request head is larger than 64 KiB"))
+                elif self._head_timer is None:
+                    self._head_timer = self.loop.call_later(self._head_limit_seconds, self._head_timed_out)
+            elif self.current is None or self.current.response_complete:
+                self._arm_keep_alive()  # line breaks between requests
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall_size = self.transport.get_write_buffer_size()
+        self._stall_timer = self.loop.call_later(self._stall_limit(), self._look_at_client)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    # -- httptools ----------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._is_synthetic_head:
+            return
+        if self.current is not None and not self.current.response_complete:
+            raise _PipelinedError
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._is_in_head = True
+        self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        if not self._is_in_head:
+            return
+        self.url += url
+        self._head_bytes += len(url)
+        if self._head_bytes > HEAD_LIMIT_BYTES:
+            raise HeadTooLargeError("the request target is larger than 64 KiB")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_head:
+            return  # a trailer, or the head that stands in for one with an Upgrade
+        name = name.lower()
+        self.headers.append((name, value))
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > HEAD_LIMIT_BYTES or len(self.headers) > HEAD_LIMIT_FIELDS:
+            raise HeadTooLargeError("the request head is larger than 64 KiB or 256 fields")
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+
+    def on_headers_complete(self) -> None:
+        if self._is_synthetic_head:
+            self._is_synthetic_head = False
+            return
+        self._is_in_head = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        parser = self.parser
+        version = parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise MalformedRequestError("this HTTP version is not served here")
+        path, query = self._target()
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            raise MalformedRequestError("a request must have exactly one Host")
+        self._is_behind_upgrade = parser.should_upgrade()
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": path.decode("latin-1"),
+            "raw_path": path,
+            "query_string": query,
+            "headers": self.headers,
+            "pointsman.server": True,
+        }
+        cycle = Cycle(
+            scope=scope,
+            protocol=self,
+            flow=self.flow,
+            expects_100=self.expect_100_continue and version == "1.1",
+            keep_alive=version == "1.1" and parser.should_keep_alive(),
+        )
+        self.current = cycle
+        cycle.task = task = self.loop.create_task(cycle.run(self.app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _target(self) -> tuple[bytes, bytes]:
+        if self.url.startswith(b"/"):
+            path, _, query = self.url.partition(b"?")
+            return path, query
+        absolute = _ABSOLUTE_FORM.match(self.url)
+        if absolute is None:
+            return self.url, b""  # "*" and authority-form: no route has such a path
+        # RFC 9112 section 3.2.2: the target's authority counts, whatever Host says.
+        authority, path, query = absolute.groups()
+        self.headers[:] = [pair for pair in self.headers if pair[0] != b"host"] + [(b"host", authority)]
+        return path or b"/", query or b""
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self.current
+        if cycle is None or cycle.response_complete:
+            return
+        cycle.chunks.append(body)
+        cycle.chunks_size += len(body)
+        if cycle.chunks_size > BODY_HIGH_WATER_BYTES:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        cycle = self.current
+        if cycle is None or self._is_behind_upgrade:
+            return
+        cycle.more_body = False
+        cycle.message_event.set()
+        if cycle.response_complete and self._is_deaf:
+            self.transport.close()
+
+    # -- what is not plain reading ------------------------------------------------------------------------------------
+
+    def _read_body_behind_upgrade(self, rest: bytes) -> None:
+        # The parser takes what follows an Upgrade for another protocol. A second one that is told only of the framing
+        # reads the body.
+        self._is_behind_upgrade = False
+        framing = b"".join(
+            b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in (b"content-length", b"transfer-encoding")
+        )
+        self.parser = httptools.HttpRequestParser(self)
+        self._is_synthetic_head = True
+        try:
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n" + rest)
+        except httptools.HttpParserError as error:
+            self._parse_failed(error)
+
+    def _parse_failed(self, error: Exception) -> None:
+        cause = error.__context__
+        if isinstance(cause, _PipelinedError):
+            assert self.current is not None
+            self.current.keep_alive = False
+            self._is_deaf = True
+        elif isinstance(cause, GatewayError):
+            self._refuse(cause)
+        else:
+            self._refuse(MalformedRequestError("this is not a valid HTTP/1.1 request"))
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer a request that cannot be read on: through its cycle when its head was read, else directly."""
+        self._is_deaf = True
+        is_in_head = self._is_in_head
+        self._is_in_head = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        cycle = self.current
+        if cycle is not None and not cycle.response_complete and not is_in_head:
+            error.closes = True
+            cycle.keep_alive = False
+            cycle.error = error
+            cycle.message_event.set()
+            self._linger(LINGER_SECONDS, half_close=False)
+            return
+        logger.info("refused a request from %s: %s", self.client[0] if self.client else "?", error.reason.value)
+        body = error_body(error)
+        self.transport.write(
+            STATUS_LINE[error.status]
+            + b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            + body
+        )
+        self._linger(LINGER_HEAD_SECONDS)
+
+    def _head_timed_out(self) -> None:
+        self._head_timer = None
+        self._refuse(HeadTimeoutError("the request head was not complete in time"))
+
+    def on_response_complete(self) -> None:
+        """The answer was written whole: wait for the next request, or end the connection."""
+        self.server_state.total_requests += 1
+        cycle = self.current
+        assert cycle is not None
+        if self.transport.is_closing():
+            return
+        if cycle.keep_alive:
+            self.flow.resume_reading()
+            self._arm_keep_alive()
+        elif cycle.more_body or self._is_deaf:
+            self._linger(LINGER_SECONDS)
+        else:
+            self.transport.close()
+
+    def cut(self, cycle: Cycle) -> None:
+        """End the connection so that the client sees that the answer is not whole."""
+        if self.transport.is_closing():
+            return
+        sock = self.transport.get_extra_info("socket")
+        if not cycle.response_started or (cycle.is_close_delimited and sock is not None):
+            with contextlib.suppress(OSError):
+                # Where the connection's end is the answer's end, only a reset says that something is missing.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+            return
+        self.transport.close()
+        self._close_timer = self.loop.call_later(CUT_FLUSH_SECONDS, self.transport.abort)
+
+    def _linger(self, seconds: float, *, half_close: bool = True) -> None:
+        # Closing with unread bytes resets the connection, and the reset can overtake the answer.
+        self._is_deaf = True
+        self.flow.resume_reading()
+        if half_close and self.transport.can_write_eof():
+            self.transport.write_eof()
+        if self._close_timer is None:
+            self._close_timer = self.loop.call_later(seconds, self.transport.abort)
+
+    def _swallow(self, size: int) -> None:
+        self._swallowed += size
+        if self._swallowed > LINGER_BYTES:
+            self.transport.abort()
+
+    def _arm_keep_alive(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _stall_limit(self) -> float:
+        exchange = self.current.scope.get("pointsman.exchange") if self.current is not None else None
+        if isinstance(exchange, Exchange) and exchange.rule is not None:
+            return exchange.rule.policy.stream_idle_timeout_seconds
+        return STALLED_CLIENT_SECONDS
+
+    def _look_at_client(self) -> None:
+        size = self.transport.get_write_buffer_size()
+        if size < self._stall_size:
+            self._stall_size = size
+            self._stall_timer = self.loop.call_later(self._stall_limit(), self._look_at_client)
+            return
+        self._stall_timer = None
+        self._client_left()
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        """Close the connection now if it is idle, else after its answer."""
+        if self.current is None or self.current.response_complete:
+            if not self._is_in_head:
+                self.transport.close()
+        else:
+            self.current.keep_alive = False
+
+
+class DrainingState(ServerState):
+    """uvicorn's connections and tasks, and whether answers are to be their connection's last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_draining = False
+
+
+class HttpServer:
+    """An ASGI app on listening sockets, with a shutdown in steps. uvicorn's own Server and its signals are not used."""
+
+    def __init__(self, app: ASGIApp, *, head_limit_seconds: float = HEAD_LIMIT_SECONDS) -> None:
+        self._config = Config(
+            app,
+            http=GatewayProtocol,
+            ws="none",
+            lifespan="off",
+            loop="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )
+        self._config.load()
+        self._head_limit_seconds = head_limit_seconds
+        self._state = DrainingState()
+        self._listeners: list[asyncio.Server] = []
+
+    async def listen(self, host: str, port: int) -> int:
+        """Start to take connections; port 0 means any free one. Returns the port. Raises OSError."""
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> GatewayProtocol:
+            return GatewayProtocol(self._config, self._state, {}, loop, head_limit_seconds=self._head_limit_seconds)
+
+        listener = await loop.create_server(protocol, host, port, backlog=2048, reuse_address=True)
+        self._listeners.append(listener)
+        return int(listener.sockets[0].getsockname()[1])
+
+    @property
+    def running(self) -> int:
+        """How many requests are being answered."""
+        return len(self._state.tasks)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._state.connections)
+
+    def start_draining(self) -> None:
+        """From now on every answer is its connection's last; requests are still taken."""
+        self._state.is_draining = True
+
+    def stop_listening(self) -> None:
+        """Take no more connections, close the idle ones, and let the others end with their answers."""
+        self._state.is_draining = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+
+    async def wait_drained(self) -> None:
+        """Wait until no request is being answered. New requests on open connections are waited for too."""
+        while self._state.tasks:
+            await asyncio.wait(self._state.tasks)
+
+    async def cut(self) -> None:
+        """End what is still running as broken answers, and then every connection."""
+        for connection in list(self._state.connections):
+            if isinstance(connection, GatewayProtocol) and connection.current is not None:
+                exchange = connection.current.scope.get("pointsman.exchange")
+                if isinstance(exchange, Exchange):
+                    exchange.is_cut_by_shutdown = True
+        tasks = list(self._state.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+        for connection in list(self._state.connections):
+            if not connection.transport.is_closing():
+                connection.transport.close()
+
+    async def close(self) -> None:
+        """Free every socket."""
+        self.stop_listening()
+        await self.cut()
+        await asyncio.sleep(0)  # one turn of the loop for what was just closed to be flushed
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        for listener in self._listeners:
+            await listener.wait_closed()
