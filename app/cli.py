@@ -146,7 +146,6 @@ async def _serve(settings: Settings) -> None:
 def check(paths: PathsArgument = None, *, model: ModelOption = None, ignore_policy: IgnoreOption = None) -> None:
     """Say what is wrong with manifests, a line per problem; exit 0 when nothing but warnings is, else 1."""
     from discovery.load import load
-
     from discovery.resources.problem import Severity
 
     if not paths and not model:

@@ -14,15 +14,14 @@ import logging
 import signal
 from collections.abc import Sequence
 
-from discovery.load import Loaded, load
-
 from app.admin.application import build_admin
 from app.logs import AccessLog, LineWriter
 from app.main import build_chain, make_transport
 from app.metrics import Metrics
 from app.server import HttpServer
 from app.settings import Settings
-from discovery.resources.problem import Problem, Severity
+from discovery.load import load
+from discovery.resources.problem import Problem
 from discovery.snapshot import SnapshotStore
 from middleware.model_extraction import BodyMemory
 from middleware.telemetry import ExchangeObserver

@@ -53,9 +53,7 @@ def make_endpoint(address: str = "192.0.2.1", port: int = 8000, **fields: Any) -
 
 def make_upstream(endpoint: Endpoint, *, in_flight: int = 0) -> Upstream:
     """An upstream to which nothing connects."""
-    upstream = Upstream(
-        endpoint=endpoint, transport=UpstreamTransport(address=endpoint.address, port=endpoint.port)
-    )
+    upstream = Upstream(endpoint=endpoint, transport=UpstreamTransport(address=endpoint.address, port=endpoint.port))
     upstream.in_flight = in_flight
     return upstream
 

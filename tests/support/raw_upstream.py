@@ -102,7 +102,7 @@ class RawUpstream:
             pass  # the gateway hung up, which is what idle connections are for
         except asyncio.CancelledError:
             pass
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             self._errors.append(error)
         finally:
             self._tasks.discard(task)

@@ -248,9 +248,7 @@ async def test_a_reused_connection_that_ends_at_once_says_so() -> None:
         ),
     ],
 )
-async def test_an_answer_that_breaks_off_is_never_a_whole_one(
-    before: bytes, has_bytes: bool, with_reset: bool
-) -> None:
+async def test_an_answer_that_breaks_off_is_never_a_whole_one(before: bytes, has_bytes: bool, with_reset: bool) -> None:
     async def script(peer: Conversation) -> None:
         await peer.request()
         await peer.send(before)
