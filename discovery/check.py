@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from discovery.compile.index import Index
 from discovery.resources.collection import Origin, Resources
 from discovery.resources.meta import ObjectKey, Resource
 from discovery.resources.problem import Problem, Severity
@@ -27,14 +28,15 @@ def problems_of(routing: Routing, resources: Resources) -> list[Problem]:
 
 
 def warnings_of(
-    routing: Routing, membership: Membership, resources: Resources, *, ignored_policies: frozenset[str] = frozenset()
+    membership: Membership, resources: Resources, *, ignored_policies: frozenset[str] = frozenset()
 ) -> list[Problem]:
     """What is served, but perhaps not as one might think."""
     return [
         *_parents_without_gateway(resources),
         *_foreign_parents(resources),
         *_ignored(resources, ignored_policies),
-        *_empty_pools(routing, membership, resources),
+        *_target_models(resources),
+        *_empty_pools(membership, resources),
     ]
 
 
@@ -81,13 +83,20 @@ def _ignored(resources: Resources, ignored: frozenset[str]) -> Iterator[Problem]
             yield _warning(policy, resources, "not implemented, ignored as --ignore-policy says")
 
 
-def _empty_pools(routing: Routing, membership: Membership, resources: Resources) -> Iterator[Problem]:
+def _target_models(resources: Resources) -> Iterator[Problem]:
+    for model in resources.inference_models:
+        others = [target.name for target in model.spec.target_models if target.name != model.spec.model_name]
+        if others:
+            message = f"not implemented: {others[0]} is not asked for, requests keep the name {model.spec.model_name}"
+            yield _warning(model, resources, message, "spec.targetModels")
+
+
+def _empty_pools(membership: Membership, resources: Resources) -> Iterator[Problem]:
+    index = Index(resources)
     for pool in resources.inference_pools:
-        ids = [f"InferencePool/{pool.path}", f"InferencePool.{pool.group}/{pool.path}"]
-        if any(membership.get(key) for key in ids) or not any(key in routing.backends for key in ids):
-            continue
-        what = "pods" if pool.spec.target_ports else "AIServiceBackends"
-        yield _warning(pool, resources, f"no ready {what} have its labels, requests to it are answered with 503")
+        if not membership.get(index.pool_id(pool)):
+            what = "no ready pods have" if pool.spec.target_ports else "it names no port, and no AIServiceBackends have"
+            yield _warning(pool, resources, f"{what} its labels: requests to it are answered with 503")
 
 
 def _warning(resource: Resource, resources: Resources, message: str, field: str = "") -> Problem:

@@ -43,7 +43,7 @@ class Loaded:
         problems = (
             *self.problems,
             *problems_of(new_routing, self.resources),
-            *warnings_of(new_routing, new_membership, self.resources, ignored_policies=self.ignored_policies),
+            *warnings_of(new_membership, self.resources, ignored_policies=self.ignored_policies),
         )
         return Compiled(routing=new_routing, membership=new_membership, problems=sort_problems(problems))
 

@@ -152,7 +152,9 @@ def _attach_by(
 def _attach_without_parents(route: Route, plans: list[ListenerPlan], index: Index, result: RouteAttachments) -> None:
     """In files a route that names no parent attaches wherever it is allowed."""
     allowed = [p for p in plans if p.rejection is None and p.allows(route, index)]
-    if not allowed:
+    if all(p.rejection is not None for p in plans):
+        condition = _rejected(route, "NoMatchingParent", "no listener of any Gateway is served")
+    elif not allowed:
         condition = _rejected(route, "NotAllowedByListeners", "no listener allows it")
     elif not _attach_to(allowed, route, index, result):
         condition = _rejected(route, "NoMatchingListenerHostname", "no hostname in common with any listener")

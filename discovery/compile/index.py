@@ -10,7 +10,7 @@ from discovery.resources.envoy_ai_gateway import AIGatewayRoute, AIServiceBacken
 from discovery.resources.envoy_gateway import Backend
 from discovery.resources.gateway_api import GrantTo, HTTPRoute
 from discovery.resources.inference import InferenceModel, InferencePool
-from discovery.resources.meta import INFERENCE, INFERENCE_ALPHA, has_labels
+from discovery.resources.meta import INFERENCE, INFERENCE_ALPHA, ObjectKey, has_labels
 
 POOL_GROUPS = (INFERENCE, INFERENCE_ALPHA)
 
@@ -28,6 +28,7 @@ class Index:
             (b.namespace, b.name): b for b in resources.ai_service_backends
         }
         self.routes: tuple[Route, ...] = resources.routes
+        self.backend_faults: dict[ObjectKey, tuple[str, str] | None] = {}  # filled by references.py
         self._pools: dict[tuple[str, str], dict[str, InferencePool]] = defaultdict(dict)
         for pool in resources.inference_pools:
             self._pools[pool.namespace, pool.name][pool.group] = pool

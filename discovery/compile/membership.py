@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -77,11 +78,9 @@ class _Compiler:
         return _unique(endpoints)
 
     def _of_ai_service_backend(self, backend: AIServiceBackend) -> tuple[Endpoint, ...]:
-        if ai_service_backend_fault(backend, self._index) is not None:
-            return ()
         ref = backend.spec.backend_ref
         found = self._index.backends.get((ref.namespace or backend.namespace, ref.name))
-        if found is None:
+        if found is None or ai_service_backend_fault(backend, self._index) is not None:
             return ()
         rewrites = path_rewrites(backend.spec.api_schema)
         return tuple(replace(endpoint, path_rewrites=rewrites) for endpoint in self._of_backend(found))
@@ -136,6 +135,8 @@ class _Compiler:
         return replace(self._endpoint(address, port, identity=f"{uid or path}/"), pod=path)
 
     def _endpoint(self, address: str, port: int, identity: str = "") -> Endpoint:
+        if ":" in address:
+            address = str(ipaddress.ip_address(address))  # one form, so that one address is one endpoint
         bracketed = f"[{address}]" if ":" in address else address
         url = self._urls.get((address, port))
         if url is None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from discovery.compile.index import Index
 from discovery.compile.references import ai_service_backend_fault, backend_fault
 from discovery.resources.inference import InferencePool
-from discovery.resources.meta import Resource
+from discovery.resources.meta import ObjectKey, Resource
 from discovery.status import Condition, ObjectStatus
 
 
-def object_statuses(index: Index, used_pools: Iterable[InferencePool]) -> Iterator[ObjectStatus]:
-    """Conditions of what routes refer to. A pool has some only while a route uses it."""
-    for pool in used_pools:
-        yield _status(pool, _true(pool, "Accepted"), _true(pool, "ResolvedRefs"))
+def object_statuses(
+    index: Index, used_pools: Mapping[tuple[ObjectKey, str | None], InferencePool]
+) -> Iterator[ObjectStatus]:
+    """Conditions of what routes refer to. A pool has some for each Gateway (by name) with a route that uses it."""
+    for gateway_class in index.resources.gateway_classes:
+        yield _status(gateway_class, _true(gateway_class, "Accepted"))
+    for (_, gateway), pool in used_pools.items():
+        yield replace(_status(pool, _true(pool, "Accepted"), _true(pool, "ResolvedRefs")), parent=gateway)
     for backend in index.resources.backends:
         fault = backend_fault(backend)
         yield _status(

@@ -111,7 +111,7 @@ class Policies:
         return list(parent_targets(route)) if plan.gateway is None else list(listener_targets(plan))
 
     def _add_unimplemented(self, policy: UnimplementedPolicy, targets: PolicyTargets) -> None:
-        for target in targets.of(policy, policy.spec, any_kind=True):
+        for target in targets.of(policy, policy.spec, any_namespace=True):
             if target.kind in _BACKEND_KINDS:  # of a backend the whole is meant: sections are ports
                 self._unimplemented.setdefault(target._replace(section=""), policy)
             elif target.kind not in _ATTACHED_KINDS:

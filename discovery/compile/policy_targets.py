@@ -51,13 +51,13 @@ class PolicyTargets:
         key = (target.kind, target.namespace, target.name)
         return key in self._labels and (not target.section or target.section in self._sections[key])
 
-    def of(self, policy: Resource, spec: PolicySpec, *, any_kind: bool = False) -> Iterator[Target]:
-        """Every target of a policy. With ``any_kind`` selectors look into every namespace: that fails closed."""
+    def of(self, policy: Resource, spec: PolicySpec, *, any_namespace: bool = False) -> Iterator[Target]:
+        """Every target of a policy. With ``any_namespace`` a selector that names namespaces means all."""
         for ref in spec.targets:
             yield Target(ref.kind, policy.namespace, ref.name, ref.section_name or "")
         for selector in spec.target_selectors:
             for (kind, namespace, name), labels in self._labels.items():
-                is_near = namespace == policy.namespace or any_kind
+                is_near = namespace == policy.namespace or (any_namespace and selector.namespaces is not None)
                 if kind == selector.kind and is_near and selector.selects(labels):
                     yield Target(kind, namespace, name)
 

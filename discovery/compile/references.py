@@ -119,7 +119,9 @@ def _resolve_backend(source: Source, namespace: str, name: str, index: Index) ->
     found = index.backends.get((namespace, name))
     if found is None:
         return Resolved(reason="BackendNotFound", message=f"there is no {label}")
-    fault = backend_fault(found)
+    if found.key not in index.backend_faults:
+        index.backend_faults[found.key] = backend_fault(found)
+    fault = index.backend_faults[found.key]
     if fault is not None:
         return Resolved(reason=fault[0], message=f"{label}: {fault[1]}")
     backend = Backend(id=f"Backend/{namespace}/{name}", kind="Backend", namespace=namespace, name=name)

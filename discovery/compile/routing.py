@@ -18,6 +18,7 @@ from discovery.resources.collection import Resources
 from discovery.resources.envoy_ai_gateway import AIRouteRule
 from discovery.resources.gateway_api import RouteRule
 from discovery.resources.inference import InferencePool
+from discovery.resources.meta import ObjectKey
 from discovery.routing_table import PathKind, RouteEntry, RoutingTable
 from discovery.snapshot import Backend, Listener, Routing, Rule
 from discovery.status import Cause, Condition, ObjectStatus
@@ -132,12 +133,18 @@ class _Compiler:
         yield from listener_statuses(self._plans)
         for state in states:
             yield from _route_statuses(state)
-        used: dict[str, InferencePool] = {}
-        for state in states:
-            for rule in state.rules:
-                used.update({pool.path + pool.group: pool for pool in rule.pools})
-        yield from object_statuses(self._index, used.values())
+        yield from object_statuses(self._index, _used_pools(states))
         yield from self._policies.statuses()
+
+
+def _used_pools(states: list[_RouteState]) -> dict[tuple[ObjectKey, str | None], InferencePool]:
+    """Each pool that a route uses, once for each Gateway that the route is attached to."""
+    used: dict[tuple[ObjectKey, str | None], InferencePool] = {}
+    for state in states:
+        gateways = {a.plan.gateway.path if a.plan.gateway else None for a in state.attachments.attachments}
+        for pool in (pool for rule in state.rules for pool in rule.pools):
+            used.update({(pool.key, gateway): pool for gateway in sorted(gateways, key=str)})
+    return used
 
 
 def _route_statuses(state: _RouteState) -> Iterator[ObjectStatus]:

@@ -4,46 +4,42 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+import msgspec
 
 from discovery.resources.meta import Model, Resource, is_ip_address
 
-
-def _check_ip(text: str) -> str:
-    if text and not is_ip_address(text):
-        raise ValueError("must be an IP address")
-    return text
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
-IPAddress = Annotated[str, AfterValidator(_check_ip)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-class ContainerPort(Model):
+class ContainerPort(Model, frozen=True, kw_only=True):
     name: str | None = None
     container_port: Port
 
 
-class Container(Model):
+class Container(Model, frozen=True, kw_only=True):
     ports: tuple[ContainerPort, ...] = ()
 
 
-class PodSpec(Model):
+class PodSpec(Model, frozen=True, kw_only=True):
     containers: tuple[Container, ...] = ()
 
 
-class PodCondition(Model):
+class PodCondition(Model, frozen=True, kw_only=True):
     type: str
     status: str
 
 
-class PodStatus(Model):
+class PodStatus(Model, frozen=True, kw_only=True):
     phase: str | None = None
-    pod_ip: IPAddress | None = Field(default=None, alias="podIP")
+    pod_ip: str | None = msgspec.field(default=None, name="podIP")
     conditions: tuple[PodCondition, ...] | None = None
 
+    def __post_init__(self) -> None:
+        if self.pod_ip and not is_ip_address(self.pod_ip):
+            raise ValueError("podIP must be an IP address")
 
-class Pod(Resource):
+
+class Pod(Resource, frozen=True, kw_only=True):
     """v1 Pod."""
 
     spec: PodSpec = PodSpec()
@@ -66,7 +62,7 @@ class Pod(Resource):
         return None
 
 
-class ServicePort(Model):
+class ServicePort(Model, frozen=True, kw_only=True):
     name: str | None = None
     port: Port
     target_port: int | str | None = None
@@ -74,43 +70,47 @@ class ServicePort(Model):
     app_protocol: str | None = None
 
 
-class ServiceSpec(Model):
+class ServiceSpec(Model, frozen=True, kw_only=True):
     type: str = "ClusterIP"
-    cluster_ip: str | None = Field(default=None, alias="clusterIP")
+    cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
     selector: dict[str, str] | None = None
     ports: tuple[ServicePort, ...] = ()
 
 
-class Service(Resource):
+class Service(Resource, frozen=True, kw_only=True):
     """v1 Service."""
 
     spec: ServiceSpec = ServiceSpec()
 
 
-class EndpointConditions(Model):
+class EndpointConditions(Model, frozen=True, kw_only=True):
     ready: bool | None = None
     terminating: bool | None = None
 
 
-class TargetRef(Model):
+class TargetRef(Model, frozen=True, kw_only=True):
     kind: str | None = None
     namespace: str | None = None
     name: str | None = None
     uid: str | None = None
 
 
-class SliceEndpoint(Model):
-    addresses: tuple[IPAddress, ...] = ()
+class SliceEndpoint(Model, frozen=True, kw_only=True):
+    addresses: tuple[str, ...] = ()
     conditions: EndpointConditions = EndpointConditions()
     target_ref: TargetRef | None = None
 
+    def __post_init__(self) -> None:
+        if not all(is_ip_address(address) for address in self.addresses):
+            raise ValueError("addresses must be IP addresses")
 
-class SlicePort(Model):
+
+class SlicePort(Model, frozen=True, kw_only=True):
     name: str | None = None
     port: Port | None = None
 
 
-class EndpointSlice(Resource):
+class EndpointSlice(Resource, frozen=True, kw_only=True):
     """discovery.k8s.io/v1 EndpointSlice."""
 
     endpoints: tuple[SliceEndpoint, ...] = ()
@@ -122,5 +122,5 @@ class EndpointSlice(Resource):
         return self.metadata.labels.get("kubernetes.io/service-name")
 
 
-class Namespace(Resource):
+class Namespace(Resource, frozen=True, kw_only=True):
     """v1 Namespace, for its labels."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import msgspec
 
 from discovery.resources.gateway_api import ParentReference, Timeouts, ValueMatch
 from discovery.resources.meta import Model, Resource
 
 
-class AIRouteMatch(Model):
+class AIRouteMatch(Model, frozen=True, kw_only=True):
     headers: tuple[ValueMatch, ...] = ()
 
 
-class AIBackendReference(Model):
+class AIBackendReference(Model, frozen=True, kw_only=True):
     """To an AIServiceBackend of the route's namespace, unless it says otherwise."""
 
     group: str | None = None
@@ -22,7 +22,7 @@ class AIBackendReference(Model):
     weight: int = 1
 
 
-class AIRouteRule(Model):
+class AIRouteRule(Model, frozen=True, kw_only=True):
     name: str | None = None
     matches: tuple[AIRouteMatch, ...] = ()  # none: every request
     backend_refs: tuple[AIBackendReference, ...] = ()
@@ -32,33 +32,33 @@ class AIRouteRule(Model):
     models_created_at: str | None = None
 
 
-class AIGatewayRouteSpec(Model):
+class AIGatewayRouteSpec(Model, frozen=True, kw_only=True):
     parent_refs: tuple[ParentReference, ...] = ()
     hostnames: tuple[str, ...] = ()
     rules: tuple[AIRouteRule, ...] = ()
 
 
-class AIGatewayRoute(Resource):
+class AIGatewayRoute(Resource, frozen=True, kw_only=True):
     spec: AIGatewayRouteSpec
 
 
-class VersionedSchema(Model):
+class VersionedSchema(Model, frozen=True, kw_only=True):
     name: str
     version: str | None = None
     prefix: str | None = None
 
 
-class ServiceBackendReference(Model):
+class ServiceBackendReference(Model, frozen=True, kw_only=True):
     group: str = ""
     kind: str = "Service"
     namespace: str | None = None
     name: str
 
 
-class AIServiceBackendSpec(Model):
-    api_schema: VersionedSchema = Field(alias="schema")
+class AIServiceBackendSpec(Model, frozen=True, kw_only=True):
+    api_schema: VersionedSchema = msgspec.field(name="schema")
     backend_ref: ServiceBackendReference
 
 
-class AIServiceBackend(Resource):
+class AIServiceBackend(Resource, frozen=True, kw_only=True):
     spec: AIServiceBackendSpec

@@ -92,16 +92,11 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
     ),
     (INFERENCE, "InferencePool"): _ignored(_PICKER, "spec.endpointPickerRef"),
     (INFERENCE_ALPHA, "InferencePool"): _ignored(_PICKER, "spec.extensionRef"),
-    (INFERENCE_ALPHA, "InferenceModel"): (
-        *_ignored(_NOT_YET, "spec.criticality"),
-        *_ignored(
-            "not implemented: requests go to the pool under the model name they ask for",
-            "spec.targetModels",
-            applies=lambda targets: isinstance(targets, list) and len(targets) > 1,
-        ),
-    ),
-    (ENVOY_GATEWAY, "Backend"): _ignored(
-        _NOT_YET, "spec.fallback", "spec.endpoints[].zone", "spec.endpoints[].hostname"
+    # targetModels that differ from modelName: discovery/check.py warns, where both are seen.
+    (INFERENCE_ALPHA, "InferenceModel"): _ignored(_NOT_YET, "spec.criticality"),
+    (ENVOY_GATEWAY, "Backend"): (
+        *_ignored(_NOT_YET, "spec.fallback", applies=bool),
+        *_ignored(_NOT_YET, "spec.endpoints[].zone", "spec.endpoints[].hostname"),
     ),
     (ENVOY_GATEWAY, "ClientTrafficPolicy"): (
         *_restricts(

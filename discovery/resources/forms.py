@@ -28,18 +28,19 @@ def without_nulls(data: Any) -> Any:
 
 
 def relax(kind: Kind, schema: Schema) -> Schema:
-    """The schema, but a v1alpha2 pool may lack its port and its picker."""
+    """The schema, but a v1alpha2 pool may lack its port and its picker, and must not lack its selector."""
     if (kind.group, kind.kind) != (INFERENCE_ALPHA, "InferencePool"):
         return schema
     properties = schema["properties"]
-    return {**schema, "properties": {**properties, "spec": {**properties["spec"], "required": ["selector"]}}}
+    spec = {**properties["spec"], "required": ["selector"]}
+    return {**schema, "properties": {**properties, "spec": spec}, "required": ["spec"]}
 
 
 def internal_form(kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
     """The shape of the typed model where it differs from the schema's: an InferencePool of either version."""
     if kind.kind != "InferencePool":
         return body
-    spec = body["spec"] if "spec" in body else {"selector": {}}
+    spec = body["spec"]
     if kind.group == INFERENCE:
         labels = spec["selector"]["matchLabels"]
         ports = [port["number"] for port in spec["targetPorts"]]

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+import msgspec
 
 from discovery.resources.meta import GATEWAY_API, LabelSelector, Model, Resource
 
 
-class GatewayClassSpec(Model):
+class GatewayClassSpec(Model, frozen=True, kw_only=True):
     controller_name: str
 
 
-class GatewayClass(Resource):
+class GatewayClass(Resource, frozen=True, kw_only=True):
     spec: GatewayClassSpec
 
 
-class RouteNamespaces(Model):
-    from_: Literal["All", "Selector", "Same"] = Field(default="Same", alias="from")
+class RouteNamespaces(Model, frozen=True, kw_only=True):
+    from_: Literal["All", "Selector", "Same"] = msgspec.field(default="Same", name="from")
     selector: LabelSelector | None = None
 
 
-class RouteGroupKind(Model):
+class RouteGroupKind(Model, frozen=True, kw_only=True):
     group: str = GATEWAY_API
     kind: str
 
 
-class AllowedRoutes(Model):
+class AllowedRoutes(Model, frozen=True, kw_only=True):
     namespaces: RouteNamespaces = RouteNamespaces()
     kinds: tuple[RouteGroupKind, ...] = ()
 
 
-class GatewayListener(Model):
+class GatewayListener(Model, frozen=True, kw_only=True):
     name: str
     hostname: str | None = None
     port: int
@@ -40,16 +40,16 @@ class GatewayListener(Model):
     allowed_routes: AllowedRoutes = AllowedRoutes()
 
 
-class GatewaySpec(Model):
+class GatewaySpec(Model, frozen=True, kw_only=True):
     gateway_class_name: str
     listeners: tuple[GatewayListener, ...]
 
 
-class Gateway(Resource):
+class Gateway(Resource, frozen=True, kw_only=True):
     spec: GatewaySpec
 
 
-class ParentReference(Model):
+class ParentReference(Model, frozen=True, kw_only=True):
     group: str = GATEWAY_API
     kind: str = "Gateway"
     namespace: str | None = None  # the route's own
@@ -62,12 +62,12 @@ class ParentReference(Model):
         return self.group == GATEWAY_API and self.kind == "Gateway"
 
 
-class PathMatch(Model):
+class PathMatch(Model, frozen=True, kw_only=True):
     type: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
     value: str = "/"
 
 
-class ValueMatch(Model):
+class ValueMatch(Model, frozen=True, kw_only=True):
     """A match on a header or a query parameter."""
 
     type: Literal["Exact", "RegularExpression"] = "Exact"
@@ -75,31 +75,31 @@ class ValueMatch(Model):
     value: str
 
 
-class RouteMatch(Model):
+class RouteMatch(Model, frozen=True, kw_only=True):
     path: PathMatch = PathMatch()
     headers: tuple[ValueMatch, ...] = ()
     query_params: tuple[ValueMatch, ...] = ()
     method: str | None = None
 
 
-class HeaderValue(Model):
+class HeaderValue(Model, frozen=True, kw_only=True):
     name: str
     value: str
 
 
-class HeaderModifier(Model):
+class HeaderModifier(Model, frozen=True, kw_only=True):
     set: tuple[HeaderValue, ...] = ()
     add: tuple[HeaderValue, ...] = ()
     remove: tuple[str, ...] = ()
 
 
-class PathModifier(Model):
+class PathModifier(Model, frozen=True, kw_only=True):
     type: Literal["ReplaceFullPath", "ReplacePrefixMatch"]
     replace_full_path: str | None = None
     replace_prefix_match: str | None = None
 
 
-class RequestRedirect(Model):
+class RequestRedirect(Model, frozen=True, kw_only=True):
     scheme: Literal["http", "https"] | None = None
     hostname: str | None = None
     path: PathModifier | None = None
@@ -107,12 +107,12 @@ class RequestRedirect(Model):
     status_code: Literal[301, 302, 303, 307, 308] = 302
 
 
-class URLRewrite(Model):
+class URLRewrite(Model, frozen=True, kw_only=True):
     hostname: str | None = None
     path: PathModifier | None = None
 
 
-class RouteFilter(Model):
+class RouteFilter(Model, frozen=True, kw_only=True):
     """One filter; exactly the field that ``type`` names is set (checked when decoded)."""
 
     type: str
@@ -122,7 +122,7 @@ class RouteFilter(Model):
     url_rewrite: URLRewrite | None = None
 
 
-class BackendReference(Model):
+class BackendReference(Model, frozen=True, kw_only=True):
     group: str = ""
     kind: str = "Service"
     namespace: str | None = None  # the route's own
@@ -132,12 +132,12 @@ class BackendReference(Model):
     filters: tuple[RouteFilter, ...] = ()
 
 
-class Timeouts(Model):
+class Timeouts(Model, frozen=True, kw_only=True):
     request: str | None = None
     backend_request: str | None = None
 
 
-class RouteRule(Model):
+class RouteRule(Model, frozen=True, kw_only=True):
     name: str | None = None
     matches: tuple[RouteMatch, ...] = (RouteMatch(),)
     filters: tuple[RouteFilter, ...] = ()
@@ -145,32 +145,32 @@ class RouteRule(Model):
     timeouts: Timeouts = Timeouts()
 
 
-class HTTPRouteSpec(Model):
+class HTTPRouteSpec(Model, frozen=True, kw_only=True):
     parent_refs: tuple[ParentReference, ...] = ()
     hostnames: tuple[str, ...] = ()
     rules: tuple[RouteRule, ...] = (RouteRule(),)
 
 
-class HTTPRoute(Resource):
+class HTTPRoute(Resource, frozen=True, kw_only=True):
     spec: HTTPRouteSpec
 
 
-class GrantFrom(Model):
+class GrantFrom(Model, frozen=True, kw_only=True):
     group: str
     kind: str
     namespace: str
 
 
-class GrantTo(Model):
+class GrantTo(Model, frozen=True, kw_only=True):
     group: str
     kind: str
     name: str | None = None
 
 
-class ReferenceGrantSpec(Model):
-    from_: tuple[GrantFrom, ...] = Field(alias="from")
+class ReferenceGrantSpec(Model, frozen=True, kw_only=True):
+    from_: tuple[GrantFrom, ...] = msgspec.field(name="from")
     to: tuple[GrantTo, ...]
 
 
-class ReferenceGrant(Resource):
+class ReferenceGrant(Resource, frozen=True, kw_only=True):
     spec: ReferenceGrantSpec

@@ -82,19 +82,22 @@ def read_documents(text: str) -> Iterator[Document]:
                 data = _Constructor().construct(node)
                 if data is not None:
                     yield Document(data, node.start_mark.line + 1, node)
-    except yaml.MarkedYAMLError as error:
-        if text.lstrip()[:1] in ("{", "["):
+    except yaml.YAMLError as error:
+        if isinstance(error, yaml.MarkedYAMLError) and text.lstrip()[:1] in ("{", "["):
             yield from _read_json(text)
             return
-        mark = error.problem_mark or error.context_mark
-        what = " ".join(part for part in (error.context, error.problem) if part)
-        raise DocumentError(f"not YAML: {what}", mark.line + 1 if mark else 1) from None
-    except yaml.reader.ReaderError as error:
-        raise DocumentError(f"not YAML: {error.reason}", text.count("\n", 0, error.position) + 1) from None
-    except yaml.YAMLError as error:
-        raise DocumentError(f"not YAML: {error}", 1) from None
+        raise _explain(error, text) from None
     finally:
         composer.dispose()
+
+
+def _explain(error: yaml.YAMLError, text: str) -> DocumentError:
+    if isinstance(error, yaml.reader.ReaderError):  # a character that YAML does not allow
+        return DocumentError(f"not YAML: {error.reason}", text.count("\n", 0, error.position) + 1)
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    words = (getattr(error, "context", None), getattr(error, "problem", None))
+    what = " ".join(word for word in words if word) or str(error)
+    return DocumentError(f"not YAML: {what}", mark.line + 1 if mark else 1)
 
 
 def _read_json(text: str) -> Iterator[Document]:

@@ -78,12 +78,14 @@ def _parse_url(url: str, number: int) -> _Address:
         raise ShorthandError(f"{which} must not have a user or a password")
     if port == 0:
         raise ShorthandError(f"{which}: port 0 cannot be connected to")
+    host, is_ip = parts.hostname, True
     try:
-        ipaddress.ip_address(parts.hostname)
-        is_ip = True
+        # The Backend's schema takes IPv6 addresses without "::" only, or with few shapes of it.
+        ip = ipaddress.ip_address(host)
+        host = str(ip) if ip.version == 4 else ":".join(f"{int(part, 16):x}" for part in ip.exploded.split(":"))
     except ValueError:
         is_ip = False
-    return _Address(host=parts.hostname, port=port or _DEFAULT_PORT, is_ip=is_ip)
+    return _Address(host=host, port=port or _DEFAULT_PORT, is_ip=is_ip)
 
 
 def _objects(model: str, slug: str, addresses: Sequence[_Address]) -> list[dict[str, Any]]:
