@@ -84,14 +84,14 @@ class Gateway:
         """Read the manifests and publish what they say. Raises ConfigurationRefusedError."""
         loaded = load(self.settings.paths, models=self.settings.models, ignored_policies=self.settings.ignored_policies)
         if loaded.is_refused:
-            self.metrics.config_rejected.inc()
-            self.metrics.config_last_reload_successful.set(0)
+            self.metrics.config_rejected += 1
+            self.metrics.is_config_current = False
             raise ConfigurationRefusedError(loaded.problems)
         compiled = loaded.compile()
         for problem in compiled.problems:
             logger.warning("%s", str(problem).removeprefix("warning: "))
         self.store.publish(compiled.routing, compiled.membership)
-        self.metrics.config_last_reload_successful.set(1)
+        self.metrics.is_config_current = True
 
     async def start(self) -> None:
         """Configure and listen. Raises ConfigurationRefusedError and OSError; nothing is left open then."""

@@ -13,6 +13,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -105,22 +106,32 @@ class AccessLog:
         self._writer.write(self._format(exchange))
 
 
-def logged_status(exchange: Exchange) -> int:
-    """The status of the answer's head; 499 when the client left before there was one."""
-    return exchange.status if exchange.status is not None else 499
+def final_status(exchange: Exchange) -> int:
+    """The status that a request is logged and counted with: its answer's, or 499 when the client left."""
+    return 499 if exchange.client_left or exchange.status is None else exchange.status
 
 
 def _milliseconds(exchange: Exchange, until: float | None) -> float | None:
-    return None if until is None else round((until - exchange.started_at) * 1000, 2)
+    return None if until is None else int((until - exchange.started_at) * 100_000) / 100
+
+
+@lru_cache(maxsize=2)
+def _second(unix: int) -> str:
+    return datetime.datetime.fromtimestamp(unix, tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _timestamp(unix: float) -> str:
+    # RFC 3339 with milliseconds. The part that changes once a second is kept.
+    second = int(unix)
+    return f"{_second(second)}.{int((unix - second) * 1000):03d}Z"
 
 
 def access_record(exchange: Exchange) -> dict[str, Any]:
     """What is logged of a request, by field name."""
     rule = exchange.rule
     pick = exchange.attempts[-1].pick if exchange.attempts else None
-    started = datetime.datetime.fromtimestamp(exchange.started_unix, tz=datetime.UTC)
     return {
-        "time": started.isoformat(timespec="milliseconds"),
+        "time": _timestamp(exchange.started_unix),
         "level": "info",
         "message": "request",
         "request_id": exchange.request_id,
@@ -135,7 +146,7 @@ def access_record(exchange: Exchange) -> dict[str, Any]:
         "endpoint": pick.upstream.label if pick is not None else None,
         "pod": pick.endpoint.pod if pick is not None else None,
         "attempts": len(exchange.attempts),
-        "status": 499 if exchange.client_left else logged_status(exchange),
+        "status": final_status(exchange),
         "reason": exchange.reason.value,
         "flag": exchange.flag,
         "error": exchange.message or None,
@@ -188,7 +199,7 @@ class LineHandler(logging.Handler):
         try:
             text = record.getMessage()
             trace = self._trace(record)
-            moment = datetime.datetime.fromtimestamp(record.created, tz=datetime.UTC).isoformat(timespec="milliseconds")
+            moment = _timestamp(record.created)
             if self._is_readable:
                 line = f"{moment[11:23]} {record.levelname.lower()} {_printable(text)}"
                 self._writer.write((line + (f"\n{trace}" if trace else "")).encode())

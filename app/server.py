@@ -27,7 +27,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from middleware.errors import GatewayError, InvalidBodyError, Reason, error_body
+from middleware.errors import GatewayError, InvalidBodyError, Reason, RequestTimeoutError, error_body
 from middleware.exchange import Exchange
 from middleware.upstream.connection import tune_socket
 
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 HEAD_LIMIT_BYTES = 64 * 1024
 HEAD_LIMIT_FIELDS = 256
 HEAD_LIMIT_SECONDS = 10.0
+BODY_SILENCE_SECONDS = 30.0
 KEEP_ALIVE_SECONDS = 620  # above every load balancer's, so that it is never we who close first
 BODY_HIGH_WATER_BYTES = 256 * 1024
 LINGER_BYTES = 64 * 1024 * 1024
@@ -82,13 +83,14 @@ class Cycle:
         "_head",
         "_is_head_request",
         "_left",
+        "_waiter",
         "chunks",
         "chunks_size",
         "disconnected",
         "error",
         "flow",
+        "is_body_given",
         "keep_alive",
-        "message_event",
         "more_body",
         "protocol",
         "response_complete",
@@ -108,9 +110,10 @@ class Cycle:
         self.transport = protocol.transport
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = expects_100
-        self.message_event = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self.chunks: list[bytes] = []
         self.chunks_size = 0
+        self.is_body_given = False  # the whole of it: what is left to receive is that the client left
         self.more_body = True
         self.disconnected = False
         self.error: GatewayError | None = None
@@ -145,25 +148,31 @@ class Cycle:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not self.chunks and self.more_body and self.error is None and not self.disconnected:
             self.flow.resume_reading()
-            self.message_event.clear()
-            await self.message_event.wait()
-        if self.disconnected or (self.response_complete and not self.chunks):
+            await self._wait()
+        while self.is_body_given and not self.disconnected and not self.response_complete:
+            await self._wait()
+        if self.disconnected or self.is_body_given:
             return {"type": "http.disconnect"}
         if self.error is not None:
             raise self.error
-        if not self.chunks and not self.more_body and self.chunks_size < 0:
-            # The body was given out whole: what is left to say is that the client left.
-            await self._until_gone()
-            return {"type": "http.disconnect"}
-        body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
-        self.chunks.clear()
-        self.chunks_size = 0 if self.more_body else -1
+        chunks = self.chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self.chunks_size = 0
+        self.is_body_given = not self.more_body
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
-    async def _until_gone(self) -> None:
-        while not self.disconnected and not self.response_complete:
-            self.message_event.clear()
-            await self.message_event.wait()
+    async def _wait(self) -> None:
+        self._waiter = self.protocol.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def wake(self) -> None:
+        """Let ``receive`` look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def send(self, message: Message) -> None:
         """Write a part of the answer; waits while the client does not take what was written."""
@@ -197,7 +206,7 @@ class Cycle:
             self.transport.write(data)
         if is_last:
             self.response_complete = True
-            self.message_event.set()
+            self.wake()
             self.protocol.on_response_complete()
 
     def _start(self, message: Message) -> None:
@@ -250,10 +259,16 @@ class GatewayProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         head_limit_seconds: float = HEAD_LIMIT_SECONDS,
+        body_limit_seconds: float = BODY_SILENCE_SECONDS,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._head_limit_seconds = head_limit_seconds
+        self._body_limit_seconds = body_limit_seconds
         self._head_timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._keep_alive_timer: asyncio.TimerHandle | None = None
+        self._last_use = 0.0
+        self._hosts = 0
         self._stall_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._stall_size = 0
@@ -275,14 +290,14 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         tune_socket(transport)
-        self._arm_keep_alive()
+        self._last_use = self.loop.time()
+        self._keep_alive_timer = self.loop.call_later(self.timeout_keep_alive, self._look_at_use)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
-        for timer in (self._head_timer, self._stall_timer, self._close_timer):
+        for timer in (self._head_timer, self._body_timer, self._stall_timer, self._close_timer, self._keep_alive_timer):
             if timer is not None:
                 timer.cancel()
-        self._unset_keepalive_if_required()
         self._client_left()
         if self.flow is not None:
             self.flow.resume_writing()
@@ -300,7 +315,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete or cycle.disconnected:
             return
         cycle.disconnected = True
-        cycle.message_event.set()
+        cycle.wake()
         exchange = cycle.scope.get("pointsman.exchange")
         if isinstance(exchange, Exchange):
             exchange.client_left = True
@@ -311,7 +326,6 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._is_deaf:
             self._swallow(len(data))
             return
-        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -325,8 +339,10 @@ class GatewayProtocol(HttpToolsProtocol):
                     self._refuse(HeadTooLargeError("the request head is larger than 64 KiB"))
                 elif self._head_timer is None:
                     self._head_timer = self.loop.call_later(self._head_limit_seconds, self._head_timed_out)
-            elif self.current is None or self.current.response_complete:
-                self._arm_keep_alive()  # line breaks between requests
+            elif self.current is not None and self.current.more_body:
+                self._last_use = self.loop.time()
+                if self._body_timer is None:
+                    self._body_timer = self.loop.call_later(self._body_limit_seconds, self._look_at_body)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -349,6 +365,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
+        self._hosts = 0
         self._is_in_head = True
         self._head_bytes = 0
 
@@ -368,7 +385,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > HEAD_LIMIT_BYTES or len(self.headers) > HEAD_LIMIT_FIELDS:
             raise HeadTooLargeError("the request head is larger than 64 KiB or 256 fields")
-        if name == b"expect" and value.lower() == b"100-continue":
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
@@ -384,8 +403,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if version not in ("1.1", "1.0"):
             raise MalformedRequestError("this HTTP version is not served here")
         path, query = self._target()
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and version == "1.1"):
+        if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
             raise MalformedRequestError("a request must have exactly one Host")
         self._is_behind_upgrade = parser.should_upgrade()
         scope: Scope = {
@@ -413,7 +431,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.current = cycle
         cycle.task = task = self.loop.create_task(cycle.run(self.app))
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(self.tasks.discard)  # also of a task that was cancelled before it began
 
     def _target(self) -> tuple[bytes, bytes]:
         if self.url.startswith(b"/"):
@@ -435,14 +453,14 @@ class GatewayProtocol(HttpToolsProtocol):
         cycle.chunks_size += len(body)
         if cycle.chunks_size > BODY_HIGH_WATER_BYTES:
             self.flow.pause_reading()
-        cycle.message_event.set()
+        cycle.wake()
 
     def on_message_complete(self) -> None:
         cycle = self.current
         if cycle is None or self._is_behind_upgrade:
             return
         cycle.more_body = False
-        cycle.message_event.set()
+        cycle.wake()
         if cycle.response_complete and self._is_deaf:
             self.transport.close()
 
@@ -486,7 +504,7 @@ class GatewayProtocol(HttpToolsProtocol):
             error.closes = True
             cycle.keep_alive = False
             cycle.error = error
-            cycle.message_event.set()
+            cycle.wake()
             self._linger(LINGER_SECONDS, half_close=False)
             return
         logger.info("refused a request from %s: %s", self.client[0] if self.client else "?", error.reason.value)
@@ -511,7 +529,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if cycle.keep_alive:
             self.flow.resume_reading()
-            self._arm_keep_alive()
+            self._last_use = self.loop.time()
         elif cycle.more_body or self._is_deaf:
             self._linger(LINGER_SECONDS)
         else:
@@ -545,9 +563,27 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._swallowed > LINGER_BYTES:
             self.transport.abort()
 
-    def _arm_keep_alive(self) -> None:
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+    def _look_at_use(self) -> None:
+        # One timer for the connection's whole life: a request costs none.
+        is_busy = self._is_in_head or (self.current is not None and not self.current.response_complete)
+        left = self.timeout_keep_alive - (0.0 if is_busy else self.loop.time() - self._last_use)
+        if left > 0:
+            self._keep_alive_timer = self.loop.call_later(left, self._look_at_use)
+        else:
+            self._keep_alive_timer = None
+            self.transport.close()
+
+    def _look_at_body(self) -> None:
+        self._body_timer = None
+        cycle = self.current
+        if cycle is None or not cycle.more_body or cycle.response_complete or self._is_deaf:
+            return
+        # While we do not read, it is not the client that is silent.
+        silence = 0.0 if self.flow.read_paused else self.loop.time() - self._last_use
+        if silence < self._body_limit_seconds:
+            self._body_timer = self.loop.call_later(self._body_limit_seconds - silence, self._look_at_body)
+        else:
+            self._refuse(RequestTimeoutError("no byte of the request body came for too long"))
 
     def _stall_limit(self) -> float:
         exchange = self.current.scope.get("pointsman.exchange") if self.current is not None else None
@@ -585,7 +621,13 @@ class DrainingState(ServerState):
 class HttpServer:
     """An ASGI app on listening sockets, with a shutdown in steps. uvicorn's own Server and its signals are not used."""
 
-    def __init__(self, app: ASGIApp, *, head_limit_seconds: float = HEAD_LIMIT_SECONDS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        head_limit_seconds: float = HEAD_LIMIT_SECONDS,
+        body_limit_seconds: float = BODY_SILENCE_SECONDS,
+    ) -> None:
         self._config = Config(
             app,
             http=GatewayProtocol,
@@ -601,6 +643,7 @@ class HttpServer:
         )
         self._config.load()
         self._head_limit_seconds = head_limit_seconds
+        self._body_limit_seconds = body_limit_seconds
         self._state = DrainingState()
         self._listeners: list[asyncio.Server] = []
 
@@ -609,7 +652,14 @@ class HttpServer:
         loop = asyncio.get_running_loop()
 
         def protocol() -> GatewayProtocol:
-            return GatewayProtocol(self._config, self._state, {}, loop, head_limit_seconds=self._head_limit_seconds)
+            return GatewayProtocol(
+                self._config,
+                self._state,
+                {},
+                loop,
+                head_limit_seconds=self._head_limit_seconds,
+                body_limit_seconds=self._body_limit_seconds,
+            )
 
         listener = await loop.create_server(protocol, host, port, backlog=2048, reuse_address=True)
         self._listeners.append(listener)
@@ -640,7 +690,7 @@ class HttpServer:
     async def wait_drained(self) -> None:
         """Wait until no request is being answered. New requests on open connections are waited for too."""
         while self._state.tasks:
-            await asyncio.wait(self._state.tasks)
+            await asyncio.wait(set(self._state.tasks))
 
     async def cut(self) -> None:
         """End what is still running as broken answers, and then every connection."""

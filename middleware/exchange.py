@@ -27,6 +27,7 @@ class Exchange:
     raw_path: bytes  # the path as the client sent it
     query: bytes  # without "?"
     headers: list[tuple[bytes, bytes]]  # lower-case names, in order, without what clients may not set
+    by_name: dict[bytes, bytes]  # the same by name, repeated fields joined; ModelExtraction adds the model's headers
     host: bytes  # the Host field as sent; b"" when there is none
     peer: str  # the client's address
     scheme: str

@@ -34,10 +34,20 @@ _STRIPPED_PREFIXES = (
     b"x-data-parallel-host-port",
     b"x-pointsman-",
     b"x-session-token",
+    b"proxy-",  # meant for us, not for who is behind us
 )
 
 _HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"http2-settings"}
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"transfer-encoding",
+        b"te",
+        b"trailer",
+        b"upgrade",
+        b"http2-settings",
+    }
 )
 # Set anew for each attempt, or meant for us alone.
 _NOT_FORWARDED = _HOP_BY_HOP | {
@@ -49,6 +59,7 @@ _NOT_FORWARDED = _HOP_BY_HOP | {
     b"x-forwarded-host",
     b"x-request-id",
 }
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
 _NOT_RELAYED = _HOP_BY_HOP | {b"x-request-id"}
 _CANNOT_BE_NOMINATED = (b"host", b"authorization", b"content-", b"x-forwarded-")
 
@@ -118,27 +129,25 @@ def upstream_headers(exchange: Exchange, pick: Pick) -> RawHeaders:
 
     Raises nothing: what a header modifier sets was checked at compile, what the client sent was checked by the parser.
     """
-    incoming = exchange.headers
-    hop = nominated(incoming) if any(name == b"connection" for name, _ in incoming) else frozenset[bytes]()
-    forwarded_for = exchange.peer.encode("ascii")
-    headers: RawHeaders = []
-    for pair in incoming:
-        name = pair[0]
-        if name in _NOT_FORWARDED:
-            if name == b"x-forwarded-for":
-                forwarded_for = pair[1] + b", " + forwarded_for
-        elif name not in hop and not name.startswith(b"proxy-"):
-            headers.append(pair)
+    given = exchange.by_name
+    headers = [pair for pair in exchange.headers if pair[0] not in _NOT_FORWARDED]
+    if b"connection" in given:
+        hop = nominated(exchange.headers)
+        headers = [pair for pair in headers if pair[0] not in hop]
     if exchange.forced_content_type is not None:
         headers = [pair for pair in headers if pair[0] != b"content-type"]
         headers.append((b"content-type", exchange.forced_content_type))
-    headers.append((b"x-forwarded-for", forwarded_for))
-    headers.append((b"x-forwarded-proto", exchange.scheme.encode("ascii")))
+    peer = exchange.peer.encode("ascii")
+    earlier = given.get(b"x-forwarded-for")
+    headers += (
+        (b"x-forwarded-for", peer if earlier is None else earlier + b", " + peer),
+        (b"x-forwarded-proto", exchange.scheme.encode("ascii")),
+        (b"x-request-id", exchange.request_id.encode("ascii")),
+    )
     if exchange.host:
         headers.append((b"x-forwarded-host", exchange.host))
-    headers.append((b"x-request-id", exchange.request_id.encode("ascii")))
     if exchange.model is not None:
-        headers.append((MODEL_HEADER, exchange.model.encode()))
+        headers.append((MODEL_HEADER, given[MODEL_HEADER]))
 
     host = exchange.host
     rule = exchange.rule
@@ -148,28 +157,25 @@ def upstream_headers(exchange: Exchange, pick: Pick) -> RawHeaders:
         host, headers = _apply(pick.backend_ref.filters, host, headers)
     if pick.endpoint.host is not None and host is exchange.host:
         host = pick.endpoint.host
-    # Framing is ours and comes last, so that no filter can contradict it.
-    framed: RawHeaders = [(b"host", host or pick.upstream.label.encode("ascii"))]
-    framed.extend(pair for pair in headers if pair[0] not in (b"host", b"content-length", b"transfer-encoding"))
+    headers.insert(0, (b"host", host or pick.upstream.label.encode("ascii")))
     if exchange.body is not None and (exchange.body or exchange.method in ("POST", "PUT", "PATCH")):
-        framed.append((b"content-length", b"%d" % len(exchange.body)))
-    return framed
+        headers.append((b"content-length", b"%d" % len(exchange.body)))
+    return headers
 
 
 def _apply(filters: Filters, host: bytes, headers: RawHeaders) -> tuple[bytes, RawHeaders]:
     if filters.request_headers is not None:
         headers = mutate(headers, filters.request_headers)
+        # Framing is ours: no filter can contradict it.
+        headers = [pair for pair in headers if pair[0] not in _FRAMING]
     return (host if filters.host is None else filters.host), headers
 
 
 def answer_headers(headers: Sequence[tuple[bytes, bytes]], edits: Iterable[HeaderMutation]) -> RawHeaders:
     """What of an upstream's answer head goes to the client, edited by the filters of the rule and the backendRef."""
-    hop = nominated(headers) if any(name == b"connection" for name, _ in headers) else frozenset[bytes]()
-    relayed = [
-        pair
-        for pair in headers
-        if pair[0] not in _NOT_RELAYED and pair[0] not in hop and not pair[0].startswith(b"proxy-connection")
-    ]
+    relayed = [pair for pair in headers if pair[0] not in _NOT_RELAYED]
+    if len(relayed) != len(headers) and (hop := nominated(headers)):
+        relayed = [pair for pair in relayed if pair[0] not in hop]
     for edit in edits:
         relayed = mutate(relayed, edit)
     return relayed

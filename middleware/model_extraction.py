@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from discovery.snapshot import DEFAULT_BODY_LIMIT, SnapshotStore
 from middleware.client_departure import ClientLeftError, watch_for_departure
@@ -19,7 +19,7 @@ from middleware.errors import (
     RequestTooLargeError,
 )
 from middleware.exchange import Exchange
-from middleware.headers import find_header
+from middleware.headers import AI_GATEWAY_MODEL_HEADER, MODEL_HEADER
 from middleware.inference_request import forwarded_content_type, read_model
 from middleware.targets import path_for_matching
 
@@ -89,7 +89,8 @@ class ModelExtractionMiddleware:
         exchange.listener = exchange.snapshot.routing.select_listener(exchange.host_name)
         lease = exchange.body_lease = BodyLease(self.memory)
         try:
-            if _has_body(exchange):
+            is_our_server = "pointsman.server" in scope
+            if b"content-length" in exchange.by_name or b"transfer-encoding" in exchange.by_name:
                 limit = exchange.listener.body_limit if exchange.listener is not None else DEFAULT_BODY_LIMIT
                 declared = _declared_length(exchange)
                 if declared is not None and declared > limit:
@@ -97,7 +98,13 @@ class ModelExtractionMiddleware:
                 chunks: list[bytes] = []
                 more = True
                 while more:
-                    chunk, more = await self._receive(receive)
+                    if is_our_server:  # it limits the silence itself
+                        message = await receive()
+                    else:
+                        message = await self._receive_in_time(receive)
+                    if message["type"] == "http.disconnect":
+                        raise ClientLeftError
+                    chunk, more = message.get("body", b""), message.get("more_body", False)
                     if lease.size + len(chunk) > limit:
                         raise _too_large(limit)
                     lease.grow(len(chunk))
@@ -105,13 +112,16 @@ class ModelExtractionMiddleware:
                 exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
                 exchange.body_size = lease.size
                 del chunks
-                content_type = find_header(exchange.headers, b"content-type")
+                content_type = exchange.by_name.get(b"content-type")
                 exchange.model, is_json = read_model(exchange.body, content_type)
                 if is_json:
                     exchange.forced_content_type = forwarded_content_type(content_type)
+                if exchange.model is not None:
+                    name = exchange.model.encode()
+                    exchange.by_name[MODEL_HEADER] = exchange.by_name[AI_GATEWAY_MODEL_HEADER] = name
             else:
                 exchange.body = b""
-            if "pointsman.server" in scope:
+            if is_our_server:
                 await self.app(scope, receive, send)
             else:  # this server does not cancel us when the client leaves
                 async with watch_for_departure(receive, exchange):
@@ -122,23 +132,16 @@ class ModelExtractionMiddleware:
         finally:
             exchange.let_go_of_body()
 
-    async def _receive(self, receive: Receive) -> tuple[bytes, bool]:
+    async def _receive_in_time(self, receive: Receive) -> Message:
         try:
             async with asyncio.timeout(self.body_silence_limit_seconds):
-                message = await receive()
+                return await receive()
         except TimeoutError:
             raise RequestTimeoutError("no byte of the request body came for too long") from None
-        if message["type"] == "http.disconnect":
-            raise ClientLeftError
-        return message.get("body", b""), message.get("more_body", False)
-
-
-def _has_body(exchange: Exchange) -> bool:
-    return any(name in (b"content-length", b"transfer-encoding") for name, _ in exchange.headers)
 
 
 def _declared_length(exchange: Exchange) -> int | None:
-    value = find_header(exchange.headers, b"content-length")
+    value = exchange.by_name.get(b"content-length")
     if value is None:
         return None
     if not value.isdigit():

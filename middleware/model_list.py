@@ -11,7 +11,6 @@ import orjson
 
 from discovery.snapshot import ModelCard
 from middleware.errors import ModelNotFoundError
-from middleware.headers import find_header
 
 if TYPE_CHECKING:
     from middleware.exchange import Exchange
@@ -34,7 +33,7 @@ def model_list_body(exchange: Exchange) -> bytes:
     """The JSON of the list, or of the one model that the path names. Raises ModelNotFoundError."""
     assert exchange.listener is not None
     cards = exchange.listener.table.models(exchange.host_name)
-    is_anthropic = find_header(exchange.headers, b"anthropic-version") is not None
+    is_anthropic = b"anthropic-version" in exchange.by_name
     form = _anthropic_form if is_anthropic else _openai_form
     name = unquote(exchange.path[len(_LIST_PATH) + 1 :])
     if name:

@@ -8,7 +8,6 @@ from discovery.routing_table import RouteRequest
 from discovery.snapshot import Rule
 from middleware.errors import GatewayError, MissingModelError, ModelNotFoundError, RouteNotFoundError
 from middleware.exchange import Exchange
-from middleware.headers import AI_GATEWAY_MODEL_HEADER, MODEL_HEADER, header_map
 from middleware.model_list import is_model_list_request
 
 
@@ -16,15 +15,12 @@ def decide(exchange: Exchange) -> Rule | None:
     """The rule that takes this request, or None when none does."""
     if exchange.listener is None:
         return None
-    headers = header_map(exchange.headers)
-    if exchange.model is not None:
-        headers[MODEL_HEADER] = headers[AI_GATEWAY_MODEL_HEADER] = exchange.model.encode()
     return exchange.listener.table.match(
         RouteRequest(
             method=exchange.method,
             host=exchange.host_name,
             path=exchange.path,
-            headers=headers,
+            headers=exchange.by_name,
             query=exchange.query,
         )
     )

@@ -154,13 +154,14 @@ class StreamingProxyMiddleware:
         attempt.status = response.status_code
         stream = response.stream
         assert isinstance(stream, UpstreamStream)
+        head = stream.head
         try:
             first = await stream.read()
         except BaseException:
             stream.abort()
             raise
         attempt.outcome = Outcome.ANSWERED
-        return _Answer(response.status_code, response.headers.raw, stream, first)
+        return _Answer(response.status_code, head, stream, first)
 
     async def _relay(self, exchange: Exchange, attempt: Attempt, answer: _Answer, send: Send) -> None:
         # No retry is possible from here on.

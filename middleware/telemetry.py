@@ -6,15 +6,15 @@ spans: they leave facts in the Exchange, and observers in app/ make metrics and 
 
 from __future__ import annotations
 
+import random
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from middleware.exchange import Exchange
-from middleware.headers import find_header, strip_client_headers, usable_request_id
+from middleware.headers import header_map, strip_client_headers, usable_request_id
 
 EXCHANGE_KEY = "pointsman.exchange"
 
@@ -31,19 +31,20 @@ class ExchangeObserver(Protocol):
 
 def new_exchange(scope: Scope, now: float) -> Exchange:
     """The Exchange of a request of which only the head is known."""
-    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    headers = strip_client_headers(scope["headers"])
+    by_name = header_map(headers)
     raw_path: bytes = scope["raw_path"]
     query: bytes = scope["query_string"]
     client = scope.get("client")
-    given = find_header(headers, b"x-request-id")
     return Exchange(
-        request_id=usable_request_id(given) or uuid.uuid4().hex,
+        request_id=usable_request_id(by_name.get(b"x-request-id")) or f"{random.getrandbits(128):032x}",
         method=scope["method"],
         target=raw_path + b"?" + query if query else raw_path,
         raw_path=raw_path,
         query=query,
-        headers=strip_client_headers(headers),
-        host=find_header(headers, b"host") or b"",
+        headers=headers,
+        by_name=by_name,
+        host=by_name.get(b"host", b""),
         peer=client[0] if client else "unknown",
         scheme=scope["scheme"],
         started_at=now,

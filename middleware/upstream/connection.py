@@ -20,6 +20,8 @@ HEAD_LIMIT_BYTES = 64 * 1024
 HEAD_LIMIT_FIELDS = 256
 # Above this many unread bytes the socket is not read any more, until the reader has caught up.
 READ_HIGH_WATER_BYTES = 256 * 1024
+# Up to here copying a body behind its head costs less than giving the socket two buffers.
+LARGE_BODY_BYTES = 16 * 1024
 
 # A peer that vanished is noticed within 30 s even when nothing is sent or expected.
 _KEEPALIVE_IDLE_SECONDS = 15
@@ -75,6 +77,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
         self._error: Exception | None = None
         self._is_busy = False
         self._is_read_paused = False
@@ -136,6 +139,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
         if not self._is_busy:
+            self._stop_timer()
             self._on_closed_idle(self)
             return
         if self.is_complete:
@@ -222,19 +226,25 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_busy = True
         self.exchanges += 1
         self._is_head_request = is_head_request
-        if body:
+        if len(body) > LARGE_BODY_BYTES:
             self._transport.writelines([head, body])
         else:
-            self._transport.write(head)
+            self._transport.write(head + body)
         self._written_at = self._last_byte_at = self._loop.time()
         self._first_byte_limit = first_byte_limit_seconds
         self._idle_limit = idle_limit_seconds
         self._deadline = None
-        first_look = min(first_byte_limit_seconds, idle_limit_seconds)
+        first_look = self._written_at + min(first_byte_limit_seconds, idle_limit_seconds)
         if limit_seconds is not None:
             self._deadline = self._written_at + limit_seconds
-            first_look = min(first_look, limit_seconds)
-        self._timer = self._loop.call_later(first_look, self._look_at_clock)
+            first_look = min(first_look, self._deadline)
+        # The last exchange's timer serves this one too, unless it would ring too late.
+        if self._timer is None or self._timer_due > first_look:
+            self._set_timer(first_look)
+
+    def now(self) -> float:
+        """The clock that ``idle_since`` is of."""
+        return self._loop.time()
 
     async def wait_head(self) -> None:
         """Wait until ``status`` and ``headers`` are there. Raises httpx.TransportError."""
@@ -265,7 +275,6 @@ class UpstreamConnection(asyncio.Protocol):
 
     def finish(self) -> bool:
         """End the exchange. True when the connection can take another one; else it is aborted."""
-        self._stop_timer()
         if (
             self.is_closed
             or not self.is_complete
@@ -326,7 +335,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _look_at_clock(self) -> None:
         # One timer for the exchange, set anew only when it fires: a chunk costs no timer.
         self._timer = None
-        if self.is_complete:
+        if self.is_complete or not self._is_busy:
             return
         now = self._loop.time()
         if self._is_read_paused:
@@ -339,9 +348,14 @@ class UpstreamConnection(asyncio.Protocol):
             due = min(due, self._deadline)
         if due - now > 0.001:
             # Never later than the idle limit, which may become the nearer one when the first byte comes.
-            self._timer = self._loop.call_later(min(due - now, self._idle_limit), self._look_at_clock)
+            self._set_timer(min(due, now + self._idle_limit))
             return
         self._fail(httpx.ReadTimeout("the upstream took too long"))
+
+    def _set_timer(self, due: float) -> None:
+        self._stop_timer()
+        self._timer_due = due
+        self._timer = self._loop.call_later(max(0.0, due - self._loop.time()), self._look_at_clock)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -8,6 +8,7 @@ import httpx
 
 from discovery.snapshot import NO_FILTERS, Backend, BackendRef, Endpoint, Filters, Rule
 from middleware.exchange import Exchange
+from middleware.headers import MODEL_HEADER, header_map, strip_client_headers
 from middleware.upstream.outcome import Attempt, Outcome
 from middleware.upstream.registry import Pick, Upstream
 from middleware.upstream.transport import UpstreamTransport
@@ -23,7 +24,10 @@ def make_exchange(
 ) -> Exchange:
     """An Exchange as Telemetry makes it, with ``fields`` set by later stages."""
     path, _, query = target.partition(b"?")
-    all_headers = [(b"host", host)] if headers is None else headers
+    all_headers = [(b"host", host)] if headers is None else strip_client_headers(headers)
+    by_name = header_map(all_headers)
+    if "model" in fields:
+        by_name[MODEL_HEADER] = fields["model"].encode()
     exchange = Exchange(
         request_id="id-1",
         method=method,
@@ -31,6 +35,7 @@ def make_exchange(
         raw_path=path,
         query=query,
         headers=all_headers,
+        by_name=by_name,
         host=host,
         peer="192.0.2.7",
         scheme="http",
