@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format bench profile lock clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.stamp: pyproject.toml
@@ -28,6 +28,21 @@ lint: $(VENV)/.stamp  ## what CI checks beside the tests
 format: $(VENV)/.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+$(VENV)/.bench-stamp: $(VENV)/.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
+
+bench: $(VENV)/.bench-stamp  ## CPU, latency and memory beside Envoy's; ARGS=--quick for a rough minute
+	@exec $(BIN)/python -m bench $(ARGS)
+
+profile: $(VENV)/.bench-stamp  ## where the gateway's time goes; LOAD=json, burst, 1mb or paced
+	@exec $(BIN)/python -m bench --profile $(or $(LOAD),json) $(ARGS)
+
+lock: $(VENV)/.stamp  ## requirements.txt anew: what the image installs, by hash
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --quiet --output-file requirements.txt
 
 clean:
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

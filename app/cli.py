@@ -7,36 +7,78 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
+import click
 
 if TYPE_CHECKING:
     from app.settings import Settings
+    from app.simulator.settings import SimulatorSettings
 
-cli = typer.Typer(
-    name="pointsman",
-    help="An inference gateway: reads the model name in an OpenAI request and sends the request to the right pod.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+Command = TypeVar("Command", bound=Callable[..., None])
 
-PathsArgument = Annotated[
-    list[Path] | None,
-    typer.Argument(help="Manifests: files, or folders whose *.yaml, *.yml and *.json are read.", show_default=False),
-]
-ModelOption = Annotated[
-    list[str] | None,
-    typer.Option("--model", metavar="NAME=URL[,URL...]", help="Serve a model without a manifest; repeatable."),
-]
-IgnoreOption = Annotated[
-    list[str] | None,
-    typer.Option("--ignore-policy", metavar="KIND", help="Serve targets of this policy kind without it; repeatable."),
-]
+PORT = click.IntRange(0, 65535)
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on only
+    """Seconds, written as 500ms, 30s, 1h30m."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from discovery.resources.quantities import parse_duration
+
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Size(click.ParamType):  # type: ignore[type-arg]
+    """Bytes, written as 512Mi, 1G, 1024."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from discovery.resources.quantities import parse_quantity
+
+        try:
+            return parse_quantity(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _configuration(command: Command) -> Command:
+    """The argument and the options that say what is served."""
+    for decorate in (
+        click.option(
+            "--ignore-policy",
+            metavar="KIND",
+            multiple=True,
+            envvar="POINTSMAN_IGNORE_POLICY",
+            help="Serve what a policy of this unimplemented kind targets, without it. Repeatable.",
+        ),
+        click.option(
+            "--model", metavar="NAME=URL[,URL...]", multiple=True, help="Serve a model without a manifest. Repeatable."
+        ),
+        click.argument("paths", nargs=-1, type=click.Path(path_type=Path)),
+    ):
+        command = decorate(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="pointsman", prog_name="pointsman")
+def cli() -> None:
+    """An inference gateway: reads the model name in an OpenAI request and sends the request to the right pod.
+
+    \b
+    Try:  pointsman demo
+          pointsman check routes.yaml
+          pointsman serve routes.yaml
+    """
 
 
 def _say(text: str, *, is_error: bool = False) -> None:
@@ -45,27 +87,9 @@ def _say(text: str, *, is_error: bool = False) -> None:
     stream.flush()
 
 
-def _fail(text: str, code: int = 1) -> typer.Exit:
+def _fail(text: str, code: int = 1) -> click.exceptions.Exit:
     _say(f"pointsman: {text}", is_error=True)
-    return typer.Exit(code)
-
-
-def _duration(text: str) -> float:
-    from discovery.resources.quantities import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _size(text: str) -> int:
-    from discovery.resources.quantities import parse_quantity
-
-    try:
-        return parse_quantity(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+    return click.exceptions.Exit(code)
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
@@ -76,45 +100,79 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 @cli.command()
+@_configuration
+@click.option("--host", envvar="POINTSMAN_HOST", default="0.0.0.0", show_default=True, help="Where clients connect.")
+@click.option("--port", envvar="POINTSMAN_PORT", default=8080, show_default=True, type=PORT, help="The data port.")
+@click.option(
+    "--admin-host",
+    envvar="POINTSMAN_ADMIN_HOST",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where the admin port listens; it tells the whole configuration.",
+)
+@click.option(
+    "--admin-port",
+    envvar="POINTSMAN_ADMIN_PORT",
+    default=9090,
+    show_default=True,
+    type=PORT,
+    help="The admin port: health, metrics, configuration, status.",
+)
+@click.option(
+    "--drain-grace",
+    envvar="POINTSMAN_DRAIN_GRACE",
+    default="1s",
+    show_default=True,
+    type=_Duration(),
+    help="How long requests are still taken after SIGTERM.",
+)
+@click.option(
+    "--drain-timeout",
+    envvar="POINTSMAN_DRAIN_TIMEOUT",
+    default="600s",
+    show_default=True,
+    type=_Duration(),
+    help="How long running answers may then take.",
+)
+@click.option(
+    "--max-body-memory",
+    envvar="POINTSMAN_MAX_BODY_MEMORY",
+    default="512Mi",
+    show_default=True,
+    type=_Size(),
+    help="What all request bodies in memory may take together.",
+)
 def serve(
-    paths: PathsArgument = None,
-    *,
-    model: ModelOption = None,
-    host: Annotated[str, typer.Option(envvar="POINTSMAN_HOST", help="Where the data port listens.")] = "0.0.0.0",
-    port: Annotated[int, typer.Option(envvar="POINTSMAN_PORT", min=0, max=65535, help="The data port.")] = 8080,
-    admin_host: Annotated[
-        str, typer.Option(envvar="POINTSMAN_ADMIN_HOST", help="Where the admin port listens.")
-    ] = "127.0.0.1",
-    admin_port: Annotated[
-        int, typer.Option(envvar="POINTSMAN_ADMIN_PORT", min=0, max=65535, help="Health, metrics, configuration.")
-    ] = 9090,
-    drain_grace: Annotated[
-        str, typer.Option(envvar="POINTSMAN_DRAIN_GRACE", help="How long requests are still taken after SIGTERM.")
-    ] = "1s",
-    drain_timeout: Annotated[
-        str, typer.Option(envvar="POINTSMAN_DRAIN_TIMEOUT", help="How long running answers may then take.")
-    ] = "600s",
-    max_body_memory: Annotated[
-        str, typer.Option(envvar="POINTSMAN_MAX_BODY_MEMORY", help="Limit of all request bodies in memory together.")
-    ] = "512Mi",
-    ignore_policy: IgnoreOption = None,
+    paths: tuple[Path, ...],
+    model: tuple[str, ...],
+    ignore_policy: tuple[str, ...],
+    host: str,
+    port: int,
+    admin_host: str,
+    admin_port: int,
+    drain_grace: float,
+    drain_timeout: float,
+    max_body_memory: int,
 ) -> None:
-    """Serve the manifests in PATHS: route OpenAI requests by model to the endpoints they name."""
+    """Route OpenAI requests by model, as manifests say.
+
+    PATHS are files, or folders whose *.yaml, *.yml and *.json are read.
+    """
     from app.settings import Settings
 
     if not paths and not model:
         raise _fail("nothing to serve: give manifests (files or folders), or --model NAME=URL", 2)
     settings = Settings(
-        paths=tuple(paths or ()),
-        models=tuple(model or ()),
+        paths=paths,
+        models=model,
         host=host,
         port=port,
         admin_host=admin_host,
         admin_port=admin_port,
-        drain_grace_seconds=_duration(drain_grace),
-        drain_timeout_seconds=_duration(drain_timeout),
-        max_body_memory_bytes=_size(max_body_memory),
-        ignored_policies=frozenset(ignore_policy or ()),
+        drain_grace_seconds=drain_grace,
+        drain_timeout_seconds=drain_timeout,
+        max_body_memory_bytes=max_body_memory,
+        ignored_policies=frozenset(ignore_policy),
     )
     _run(_serve(settings))
 
@@ -134,7 +192,7 @@ async def _serve(settings: Settings) -> None:
         except ConfigurationRefusedError as refused:
             for problem in refused.problems:
                 _say(str(problem), is_error=True)
-            raise typer.Exit(1) from None
+            raise click.exceptions.Exit(1) from None
         except OSError as error:
             raise _fail(f"cannot listen: {error.strerror or error}") from None
         _settle_memory()
@@ -156,40 +214,76 @@ def _settle_memory() -> None:
 
 
 @cli.command()
-def check(paths: PathsArgument = None, *, model: ModelOption = None, ignore_policy: IgnoreOption = None) -> None:
-    """Say what is wrong with manifests, a line per problem; exit 0 when nothing but warnings is, else 1."""
+@_configuration
+def check(paths: tuple[Path, ...], model: tuple[str, ...], ignore_policy: tuple[str, ...]) -> None:
+    """Say what is wrong with manifests.
+
+    A line per problem:
+
+    \b
+    file:line: kind/name: field.path: what is wrong
+    Exit code 0 when there is nothing but warnings, else 1.
+    """
     from discovery.load import load
     from discovery.resources.problem import Severity
 
     if not paths and not model:
         raise _fail("nothing to check: give manifests (files or folders)", 2)
-    loaded = load(tuple(paths or ()), models=tuple(model or ()), ignored_policies=frozenset(ignore_policy or ()))
+    loaded = load(paths, models=model, ignored_policies=frozenset(ignore_policy))
     compiled = loaded.compile()
     for problem in compiled.problems:
         _say(str(problem))
     if any(problem.severity is not Severity.WARNING for problem in compiled.problems):
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
     _say(f"{len(compiled.routing.rules)} rules, {len(compiled.routing.backends)} backends: nothing wrong")
 
 
 @cli.command()
+@click.option("--port", required=True, type=PORT, help="Where it listens; 0 takes a free port.")
+@click.option(
+    "--model", required=True, multiple=True, help="A name it serves. Repeatable; the first is the base model."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address it listens on.")
+@click.option("--name", default="simulator", show_default=True, help="The pod's name, which its answers tell.")
+@click.option("--ttft", default=0.0, show_default=True, type=click.FloatRange(0), help="Seconds to the first token.")
+@click.option("--itl", default=0.0, show_default=True, type=click.FloatRange(0), help="Seconds between tokens.")
+@click.option(
+    "--output-tokens",
+    default=16,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Tokens of an answer to a request without a limit.",
+)
+@click.option(
+    "--max-num-seqs",
+    default=256,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many requests run at once; others wait.",
+)
+@click.option(
+    "--fail-rate",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="The share of requests that are answered with 500.",
+)
 def simulate(
-    *,
-    model: Annotated[list[str], typer.Option("--model", help="A name it serves; repeatable, the first is the base.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens; 0 takes a free port.")],
-    host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
-    name: Annotated[str, typer.Option(help="The pod's name, which its answers tell.")] = "simulator",
-    ttft: Annotated[float, typer.Option(min=0, help="Seconds to the first token.")] = 0.0,
-    itl: Annotated[float, typer.Option(min=0, help="Seconds between tokens.")] = 0.0,
-    output_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer to a request without a limit.")] = 16,
-    max_num_seqs: Annotated[int, typer.Option(min=1, help="How many requests run at once; others wait.")] = 256,
-    fail_rate: Annotated[float, typer.Option(min=0, max=1, help="The share of requests answered with 500.")] = 0.0,
+    port: int,
+    model: tuple[str, ...],
+    host: str,
+    name: str,
+    ttft: float,
+    itl: float,
+    output_tokens: int,
+    max_num_seqs: int,
+    fail_rate: float,
 ) -> None:
-    """Run one simulated model server: it behaves like vLLM, and needs no GPU."""
+    """Run a simulated model server, without a GPU."""
     from app.simulator.settings import SimulatorSettings
 
     settings = SimulatorSettings(
-        models=tuple(model),
+        models=model,
         name=name,
         ttft_seconds=ttft,
         itl_seconds=itl,
@@ -201,7 +295,7 @@ def simulate(
     _run(_simulate(settings, host, port))
 
 
-async def _simulate(settings: Any, host: str, port: int) -> None:
+async def _simulate(settings: SimulatorSettings, host: str, port: int) -> None:
     import signal
 
     from app.simulator.server import SimulatedModelServer
@@ -218,15 +312,13 @@ async def _simulate(settings: Any, host: str, port: int) -> None:
 
 
 @cli.command()
-def demo(
-    *,
-    host: Annotated[str, typer.Option(envvar="POINTSMAN_HOST", help="Where the gateway listens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="POINTSMAN_PORT", min=1, max=65535, help="The data port.")] = 8080,
-    admin_port: Annotated[
-        int, typer.Option(envvar="POINTSMAN_ADMIN_PORT", min=1, max=65535, help="The admin port.")
-    ] = 9090,
-) -> None:
-    """Run the gateway over three simulated pods, and print what to try."""
+@click.option("--host", envvar="POINTSMAN_HOST", default="127.0.0.1", show_default=True, help="Where clients connect.")
+@click.option("--port", envvar="POINTSMAN_PORT", default=8080, show_default=True, type=PORT, help="The data port.")
+@click.option(
+    "--admin-port", envvar="POINTSMAN_ADMIN_PORT", default=9090, show_default=True, type=PORT, help="The admin port."
+)
+def demo(host: str, port: int, admin_port: int) -> None:
+    """Show the gateway at work over simulated pods."""
     from app.demo import DemoError, demo_routes
     from app.settings import Settings
 
@@ -259,4 +351,4 @@ async def _demo(settings: Settings) -> None:
 
 def main() -> None:
     """The entry point."""
-    cli()
+    cli(prog_name="pointsman")

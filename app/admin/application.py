@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import orjson
 import prometheus_client
-from discovery.describe import describe, describe_statuses
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from app.metrics import Metrics
+from discovery.describe import describe, describe_statuses
 from discovery.snapshot import SnapshotStore
 
 

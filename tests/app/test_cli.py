@@ -53,7 +53,7 @@ async def test_help_names_every_command() -> None:
         pytest.param(["serve", "--model", "qwen=http://x/path"], 1, "path", id="url-with-path"),
         pytest.param(["serve", "x.yaml", "--drain-timeout", "soon"], 2, "soon", id="bad-duration"),
         pytest.param(["serve", "x.yaml", "--max-body-memory", "much"], 2, "much", id="bad-size"),
-        pytest.param(["serve", "x.yaml", "--port", "70000"], 2, "--port, id="bad-port"),
+        pytest.param(["serve", "x.yaml", "--port", "70000"], 2, "70000", id="bad-port"),
         pytest.param(["simulate", "--port", "1"], 2, "--model", id="simulate-without-a-model"),
     ],
 )
@@ -83,7 +83,8 @@ async def test_check_of_what_is_right_exits_0_and_so_do_warnings(manifests: Path
 
 
 async def test_serve_refuses_what_an_api_server_would_not_store(manifests: Path) -> None:
-    manifests.write_text("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: x}\nspec: {a: 1}\n")
+    head = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: x}\n"
+    manifests.write_text(head + "spec: {a: 1}\n")
     code, _, err = await run_command("serve", str(manifests), "--port", "0", "--admin-port", "0")
     assert code == 1
     assert f"{manifests}:4: HTTPRoute/x: spec.a" in err

@@ -1,4 +1,5 @@
-"""Do users' manifests serve without a character changed? The three folders of tests/manifests, with pods beside them."""
+"""Do users' manifests serve without a character changed? The three folders of tests/manifests, with pods beside
+them."""
 
 from __future__ import annotations
 
