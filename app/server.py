@@ -389,6 +389,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self._hosts += 1
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
+        elif name == b"transfer-encoding" and value.lower() != b"chunked":
+            raise MalformedRequestError("the only transfer-encoding that is understood is chunked")
 
     def on_headers_complete(self) -> None:
         if self._is_synthetic_head:

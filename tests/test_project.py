@@ -119,7 +119,7 @@ def _install_and_serve(base: Path) -> None:
             line = process.stdout.readline()
             assert line, said
             said += line
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=10) as answer:
             assert b"deepseek-r1" in answer.read()
         if is_other:
             status = Path(f"/proc/{process.pid}/status").read_text()

@@ -194,9 +194,14 @@ class UpstreamConnection(asyncio.Protocol):
             self.is_complete = True
             self._is_framed = True
             return
-        self._is_framed = status in (204, 304) or any(
-            name == b"content-length" or name == b"transfer-encoding" for name, _ in self.headers
-        )
+        self._is_framed = status in (204, 304)
+        for name, value in self.headers:
+            if name == b"content-length":
+                self._is_framed = True
+            elif name == b"transfer-encoding":
+                self._is_framed = True
+                if value.lower() != b"chunked":
+                    raise httpx.RemoteProtocolError("the upstream's transfer-encoding is not understood")
 
     def on_message_complete(self) -> None:
         if self.has_head:

@@ -133,6 +133,9 @@ async def test_a_client_that_writes_all_before_it_reads_gets_an_early_answer() -
         pytest.param(
             b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}", 400, id="two-lengths"
         ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400, id="coded-body"
+        ),
         pytest.param(b"GET / HTTP/1.1\r\nHost: h\r\nx: " + b"a" * 70_000 + b"\r\n\r\n", 431, id="huge-field"),
         pytest.param(b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 431, id="huge-target"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: h\r\n" + b"a: b\r\n" * 300 + b"\r\n", 431, id="too-many-fields"),

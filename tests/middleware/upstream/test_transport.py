@@ -131,6 +131,7 @@ async def test_the_answer_to_head_has_no_body_whatever_its_length_says() -> None
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc", id="two-lengths"),
         pytest.param(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", id="bad-chunk-size"),
         pytest.param(b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n", id="bad-field"),
+        pytest.param(b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", id="coded-body"),
         pytest.param(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", id="101"),
         pytest.param(b"HTTP/1.1 200 OK\r\nx: " + b"a" * HEAD_LIMIT_BYTES + b"\r\n\r\n", id="huge-field"),
         pytest.param(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 300 + b"\r\n", id="too-many-fields"),
