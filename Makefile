@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint format bench profile lock clean
+.PHONY: demo test lint format bench profile fuzz soak lock clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.stamp: pyproject.toml
@@ -38,6 +38,13 @@ bench: $(VENV)/.bench-stamp  ## CPU, latency and memory beside Envoy's; ARGS=--q
 
 profile: $(VENV)/.bench-stamp  ## where the gateway's time goes; LOAD=json, burst, 1mb or paced
 	@exec $(BIN)/python -m bench --profile $(or $(LOAD),json) $(ARGS)
+
+fuzz: $(VENV)/.stamp  ## the fuzzers for longer: FUZZ_EXAMPLES=5000 of each
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/app/test_fuzz.py tests/middleware/test_inference_request.py \
+	  --timeout 3600 $(ARGS)
+
+soak: $(VENV)/.stamp  ## 100,000 requests that end in all ways: nothing may be left behind
+	SOAK_REQUESTS=100000 $(BIN)/python -m pytest tests/app/test_lingering_state.py $(ARGS)
 
 lock: $(VENV)/.stamp  ## requirements.txt anew: what the image installs, by hash
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

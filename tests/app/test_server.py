@@ -12,6 +12,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from app.server import HttpServer
+from middleware.errors import ErrorsMiddleware
 from middleware.exchange import Exchange
 from middleware.telemetry import TelemetryMiddleware
 from tests.support.raw_client import RawClient, ask
@@ -22,8 +23,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serving(app: App, *, head_limit_seconds: float = 10.0) -> AsyncIterator[tuple[HttpServer, int]]:
-    server = HttpServer(app, head_limit_seconds=head_limit_seconds)
+async def serving(
+    app: App, *, head_limit_seconds: float = 10.0, body_limit_seconds: float = 30.0
+) -> AsyncIterator[tuple[HttpServer, int]]:
+    server = HttpServer(app, head_limit_seconds=head_limit_seconds, body_limit_seconds=body_limit_seconds)
     port = await server.listen("127.0.0.1", 0)
     try:
         yield server, port
@@ -348,3 +351,116 @@ async def test_draining_takes_requests_with_connection_close_and_then_ends_what_
         assert await idle.rest() == b""
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
+
+
+async def whole(scope: Scope, receive: Receive, send: Send) -> None:
+    """The chain's two outer stages around an application that reads the body and answers with its size."""
+
+    async def sizes(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 200, b"%d" % len(await read_body(receive)))
+
+    await TelemetryMiddleware(ErrorsMiddleware(sizes), observers=[])(scope, receive, send)
+
+
+async def test_a_body_that_stops_is_a_408_and_one_that_drips_is_not() -> None:
+    async with serving(whole, body_limit_seconds=0.3) as (_, port):
+        async with RawClient(port) as client:
+            await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\n")
+            for byte in b"abcdef":  # in all longer than the limit, but never between two bytes
+                await client.send(bytes([byte]))
+                await asyncio.sleep(0.1)  # the pace is what is tested
+            assert (await client.answer()).body == b"6"
+        async with RawClient(port) as client:
+            await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nabc")
+            answer = await client.answer()
+            assert (answer.status, json.loads(answer.body)["error"]["code"]) == (408, "request_timeout")
+            assert answer.headers["connection"] == "close"
+            assert await client.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        pytest.param(b"1\r\n", id="one-byte-chunks"),
+        pytest.param(b"000000000000001\r\n", id="leading-zeros"),
+        pytest.param(b"1;" + b"e" * 200 + b"\r\n", id="extensions"),
+    ],
+)
+async def test_absurd_chunking_costs_no_more_than_its_bytes(framing: bytes) -> None:
+    chunk = framing + b"x\r\n"
+    async with serving(whole) as (_, port), RawClient(port) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(20):
+            await client.send(chunk * 500)
+        await client.send(b"0\r\n\r\n")
+        assert (await client.answer()).body == b"10000"
+
+
+@pytest.mark.parametrize("size", [b"-1", b"fffffffffffffffff", b"0x10", b"", b" 1", b"1 1"])
+async def test_a_chunk_size_that_is_none_is_a_400(size: bytes) -> None:
+    async with serving(whole) as (_, port), RawClient(port) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\nx\r\n")
+        answer = await client.answer()
+        assert (answer.status, json.loads(answer.body)["error"]["code"]) == (400, "invalid_body")
+
+
+async def test_a_client_that_goes_on_sending_behind_an_early_answer_is_dropped_at_the_limit() -> None:
+    async with serving(refuse) as (_, port), RawClient(port) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert (await client.answer()).status == 413
+        part, sent = b"100000\r\n" + b"x" * 0x100000 + b"\r\n", 0
+        with pytest.raises(ConnectionError):
+            while sent < 200:
+                await client.send(part)
+                sent += 1
+        assert 60 <= sent <= 80  # 64 MiB and what the sockets hold
+
+
+async def test_what_is_told_to_a_client_that_does_not_read_does_not_pile_up() -> None:
+    written = 0
+    stopped = asyncio.Event()
+
+    async def floods(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal written
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            for _ in range(10_000):
+                await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+                written += 65536
+        finally:
+            stopped.set()
+
+    async with serving(floods) as (_, port):
+        async with RawClient(port) as client:
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            previous = -1
+            while written != previous or not written:  # until nothing moves any more
+                previous = written
+                await asyncio.sleep(0.1)
+            assert written < 64 * 1024 * 1024
+        async with asyncio.timeout(1):
+            await stopped.wait()  # and its leaving is seen although it was not reading
+
+
+async def test_line_breaks_between_requests_are_ignored() -> None:
+    async with serving(echo) as (_, port), RawClient(port) as client:
+        for _ in range(2):
+            await client.send(b"\r\n\r\nGET /x HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert (await client.answer()).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"])
+async def test_every_method_is_passed_on(method: str) -> None:
+    async with serving(echo) as (_, port), RawClient(port) as client:
+        await client.send(f"{method} /x HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        status, headers = await client.head()
+        assert status == 200
+        if method != "HEAD":
+            assert json.loads(await client.reader.readexactly(int(headers["content-length"])))["method"] == method
+
+
+async def test_a_response_to_expect_with_another_value_is_no_100() -> None:
+    async with serving(echo) as (_, port), RawClient(port) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: something\r\n\r\n{}")
+        assert (await client.answer()).status == 200

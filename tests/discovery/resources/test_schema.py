@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from discovery.resources.decode import forget_schemas
 from discovery.resources.kinds import KINDS
 from discovery.resources.problem import format_path
-from discovery.resources.schema import CRDS, forget_schemas, load_schema, validate
+from discovery.resources.schema import CRDS, load_schema, validate
 
 
 def findings(value: object, schema: dict[str, Any]) -> list[str]:
