@@ -86,7 +86,6 @@ async def load(gateway: RunningGateway, server: SimulatedModelServer, requests: 
     await server.engine.until(lambda engine: engine.running == engine.waiting == 0)
     while gateway.gateway.requests_running:
         await asyncio.sleep(0.01)
-    gateway.finished.all.clear()
 
 
 async def test_memory_tasks_sockets_and_gauges_are_where_they_were(tmp_path: Path) -> None:
@@ -94,6 +93,7 @@ async def test_memory_tasks_sockets_and_gauges_are_where_they_were(tmp_path: Pat
     async with SimulatedModelServer(settings) as server:
         manifests = route_to(("127.0.0.1", server.port)) + route_to(("127.0.0.1", 1), model="gone")
         async with running_gateway(manifests, folder=tmp_path) as gateway:
+            gateway.finished.keeps = False
             await load(gateway, server, CONCURRENCY * 20, seed=1)  # caches fill, code is specialised
             transports = [upstream.transport for upstream in gateway.gateway.registry]
             for transport in transports:

@@ -23,6 +23,7 @@ class FinishedExchanges:
 
     def __init__(self) -> None:
         self.all: list[Exchange] = []
+        self.keeps = True
         self._changed = asyncio.Event()
 
     def started(self, exchange: Exchange) -> None:
@@ -30,7 +31,8 @@ class FinishedExchanges:
 
     def finished(self, exchange: Exchange) -> None:
         """Keep it."""
-        self.all.append(exchange)
+        if self.keeps:
+            self.all.append(exchange)
         self._changed.set()
 
     async def next(self, count: int = 1) -> Exchange:
