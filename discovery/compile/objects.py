@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from discovery.compile.index import Index
 from discovery.compile.references import ai_service_backend_fault, backend_fault
-from discovery.resources.inference import InferencePool
-from discovery.resources.meta import ObjectKey, Resource
-from discovery.status import Condition, ObjectStatus
+from discovery.resources.inference import AdapterMap, InferencePool
+from discovery.resources.meta import ObjectKey, Resource, age_of
+from discovery.status import Cause, Condition, ObjectStatus
 
 
 def object_statuses(
@@ -36,6 +36,24 @@ def object_statuses(
             yield _status(model, _false(model, "ResolvedRefs", "BackendNotFound", message))
         else:
             yield _status(model, _true(model, "Accepted"))
+    yield from _adapter_map_statuses(index)
+
+
+def _adapter_map_statuses(index: Index) -> Iterator[ObjectStatus]:
+    """An adapter belongs to one base model: of two maps that name it the older counts, then the first by name."""
+    owners: dict[str, AdapterMap] = {}
+    for found in sorted(index.resources.adapter_maps, key=age_of):
+        causes = [Cause(field=fault.field, message=fault.message) for fault in found.faults]
+        for name in found.adapters if not causes else ():
+            owner = owners.setdefault(name, found)
+            if owner.base_model != found.base_model:
+                message = f"{name} is an adapter of {owner.base_model} already, in {owner.path}"
+                causes.append(Cause(field="data.adapters", message=message))
+        condition = _true(found, "Accepted")
+        if causes:
+            message = "; ".join(f"{cause.field}: {cause.message}" for cause in causes)
+            condition = replace(_false(found, "Accepted", "Invalid", message), causes=tuple(causes))
+        yield _status(found, condition)
 
 
 def _status(resource: Resource, *conditions: Condition) -> ObjectStatus:

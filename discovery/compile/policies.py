@@ -7,7 +7,6 @@ whose missing part restricts, is invalid, and what it covers is refused.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
@@ -23,7 +22,7 @@ from discovery.compile.policy_targets import (
 from discovery.resources.envoy_ai_gateway import AIRouteRule
 from discovery.resources.envoy_gateway import BackendTrafficPolicy, ClientTrafficPolicy
 from discovery.resources.gateway_api import RouteRule
-from discovery.resources.meta import Resource, UnimplementedPolicy
+from discovery.resources.meta import Resource, UnimplementedPolicy, age_of
 from discovery.resources.quantities import parse_duration, parse_quantity
 from discovery.snapshot import DEFAULT_BODY_LIMIT, Refusal, RulePolicy
 from discovery.status import Cause, Condition, ObjectStatus
@@ -152,7 +151,7 @@ class _Claims(Generic[P]):
     def __init__(self, policies: Sequence[P], targets: PolicyTargets) -> None:
         self._owners: dict[Target, P] = {}
         self.outcomes: list[tuple[P, Target | None, Condition | None]] = []
-        for policy in sorted(policies, key=_age):
+        for policy in sorted(policies, key=age_of):
             for target in targets.of(policy, policy.spec):
                 self.outcomes.append((policy, target, self._claim(policy, target, targets)))
 
@@ -226,8 +225,3 @@ def _status(policy: Resource, target: Target | None, condition: Condition) -> Ob
         parent=str(target) if target is not None else None,
         conditions=(condition,),
     )
-
-
-def _age(policy: Resource) -> tuple[float, str]:
-    created = policy.metadata.created
-    return (math.inf if created is None else created, policy.path)

@@ -10,8 +10,9 @@ from discovery.resources.core import EndpointSlice, Namespace, Pod, Service
 from discovery.resources.envoy_ai_gateway import AIGatewayRoute, AIServiceBackend
 from discovery.resources.envoy_gateway import Backend, BackendTrafficPolicy, ClientTrafficPolicy
 from discovery.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
-from discovery.resources.inference import InferenceModel, InferencePool
+from discovery.resources.inference import AdapterMap, InferenceModel, InferencePool
 from discovery.resources.meta import ObjectKey, Resource, UnimplementedPolicy
+from discovery.slices import Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class Resources:
     reference_grants: tuple[ReferenceGrant, ...] = ()
     inference_pools: tuple[InferencePool, ...] = ()
     inference_models: tuple[InferenceModel, ...] = ()
+    adapter_maps: tuple[AdapterMap, ...] = ()
     backends: tuple[Backend, ...] = ()
     backend_traffic_policies: tuple[BackendTrafficPolicy, ...] = ()
     client_traffic_policies: tuple[ClientTrafficPolicy, ...] = ()
@@ -52,20 +54,21 @@ class Resources:
 
     def routing_inputs(self) -> tuple[tuple[Resource, ...], ...]:
         """Everything that routing is compiled from."""
-        return tuple(getattr(self, name) for name in _FIELDS.values() if name not in _MEMBERSHIP_ONLY)
+        return tuple(getattr(self, name) for name in MODELS.values() if name not in _MEMBERSHIP_ONLY)
 
     def count(self) -> int:
         """How many objects there are."""
-        return sum(len(getattr(self, name)) for name in _FIELDS.values())
+        return sum(len(getattr(self, name)) for name in MODELS.values())
 
 
-_FIELDS: Mapping[type[Resource], str] = {
+MODELS: Mapping[type[Resource], str] = {
     GatewayClass: "gateway_classes",
     Gateway: "gateways",
     HTTPRoute: "http_routes",
     ReferenceGrant: "reference_grants",
     InferencePool: "inference_pools",
     InferenceModel: "inference_models",
+    AdapterMap: "adapter_maps",
     Backend: "backends",
     BackendTrafficPolicy: "backend_traffic_policies",
     ClientTrafficPolicy: "client_traffic_policies",
@@ -80,12 +83,14 @@ _FIELDS: Mapping[type[Resource], str] = {
 _MEMBERSHIP_ONLY = frozenset({"pods", "endpoint_slices"})
 
 
-def gather(located: Iterable[tuple[Resource, Origin]]) -> Resources:
+def gather_steps(located: Iterable[tuple[Resource, Origin]]) -> Steps[Resources]:
     """Objects put together by kind, in their order. Keys are unique (decode.py refuses duplicates)."""
-    found: dict[str, list[Resource]] = {name: [] for name in _FIELDS.values()}
+    found: dict[str, list[Resource]] = {name: [] for name in MODELS.values()}
     origins: dict[ObjectKey, Origin] = {}
-    for resource, origin in located:
-        found[_FIELDS[type(resource)]].append(resource)
+    for number, (resource, origin) in enumerate(located):
+        if number % 64 == 0:
+            yield
+        found[MODELS[type(resource)]].append(resource)
         origins[resource.key] = origin
     arguments = {name: tuple(items) for name, items in found.items()}
-    return Resources(**arguments, origins=MappingProxyType(origins))  # type: ignore[arg-type]  # by _FIELDS
+    return Resources(**arguments, origins=MappingProxyType(origins))  # type: ignore[arg-type]  # by MODELS

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import msgspec
 
-from discovery.resources.collection import Origin, Resources, gather
+from discovery.resources.adapter_maps import check_config_map, is_adapter_map
+from discovery.resources.collection import Origin, Resources, gather_steps
 from discovery.resources.fields import NOTES, Effect, occurrences
 from discovery.resources.forms import complete_ai_reference, internal_form, relax, without_nulls
+from discovery.resources.inference import ADAPTER_MAP_LABEL
 from discovery.resources.kinds import KINDS, Kind, find_misspelt, find_namesake
 from discovery.resources.meta import (
     DEFAULT_NAMESPACE,
@@ -26,9 +29,10 @@ from discovery.resources.meta import (
     UnimplementedPolicy,
 )
 from discovery.resources.problem import FieldPath, Problem, Severity, format_path
-from discovery.resources.rules import RULES
-from discovery.resources.schema import Finding, Schema, load_schema, validate
-from discovery.resources.yaml_documents import Document, DocumentError, read_documents
+from discovery.resources.rules import broken_rules
+from discovery.resources.schema import Finding, Schema, Validator, clear_schema_caches, load_schema
+from discovery.resources.yaml_documents import Document, DocumentError, read_documents, split_documents
+from discovery.slices import Steps, run_at_once
 
 _NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _NAMESPACE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -49,8 +53,7 @@ _METADATA: Schema = {
         "annotations": _STRING_MAP,
     },
 }
-
-
+_METADATA_VALIDATOR = Validator(_METADATA)
 _STEP = re.compile(r"[A-Za-z0-9_-]+")  # of msgspec's "$.status.conditions[0].type"
 
 
@@ -62,26 +65,59 @@ class Decoded:
     problems: list[Problem] = field(default_factory=list)
     skipped: list[Problem] = field(default_factory=list)  # one for each object of a kind that we do not read
 
+    def add(self, document: Decoded, *, file: str, line: int) -> None:
+        """Take over what a document of a file holds, ``line`` lines below its start."""
+        for resource, origin in document.objects:
+            self.objects.append((resource, Origin(file=file, line=origin.line + line)))
+        for mine, its in ((self.problems, document.problems), (self.skipped, document.skipped)):
+            mine.extend(replace(problem, file=file, line=problem.line + line) for problem in its)
+
+
+@cache
+def _load_validator(kind: Kind, version: str) -> Validator:
+    schema = load_schema(kind.group, version, kind.kind) or {}  # a test sees to it that it is there
+    return Validator(relax(kind, schema))
+
+
+def forget_schemas() -> None:
+    """Give back the memory of what was loaded: schemas are only needed while objects are read."""
+    _load_validator.cache_clear()
+    clear_schema_caches()
+
 
 def decode(text: str, *, file: str) -> Decoded:
     """Everything that a YAML or JSON text holds; ``file`` is the name that problems are reported under."""
     decoded = Decoded()
+    for line, document in split_documents(text):
+        decoded.add(decode_document(document), file=file, line=line)
+    return decoded
+
+
+def decode_document(text: str) -> Decoded:
+    """What one document of a text holds, with lines counted from its own start and no file's name."""
+    decoded = Decoded()
     try:
         for document in read_documents(text):
             for data, path in _unpack(document.data, ()):
-                _ObjectDecoder(data, document, path, file, decoded).decode()
+                _ObjectDecoder(data, document, path, decoded).decode()
     except DocumentError as error:
-        decoded.problems.append(Problem(severity=Severity.REFUSED, message=error.message, file=file, line=error.line))
+        decoded.problems.append(Problem(severity=Severity.REFUSED, message=error.message, line=error.line))
     return decoded
 
 
 def combine(parts: Iterable[Decoded]) -> tuple[Resources, list[Problem]]:
     """All objects together. A second object of the same key is refused; skipped kinds are listed once each."""
+    return run_at_once(combine_steps(parts))
+
+
+def combine_steps(parts: Iterable[Decoded]) -> Steps[tuple[Resources, list[Problem]]]:
+    """``combine`` in steps, one for each part."""
     origins: dict[ObjectKey, Origin] = {}
     objects: list[tuple[Resource, Origin]] = []
     problems: list[Problem] = []
     skipped: dict[str, list[Problem]] = {}
     for part in parts:
+        yield
         problems.extend(part.problems)
         for problem in part.skipped:
             skipped.setdefault(problem.message, []).append(problem)
@@ -102,7 +138,8 @@ def combine(parts: Iterable[Decoded]) -> tuple[Resources, list[Problem]]:
                 )
             )
     problems.extend(_skipped_once(skipped))
-    return gather(objects), problems
+    resources = yield from gather_steps(objects)
+    return resources, problems
 
 
 def _skipped_once(skipped: dict[str, list[Problem]]) -> Iterator[Problem]:
@@ -133,11 +170,10 @@ def _unpack(data: Any, path: FieldPath) -> Iterator[tuple[Any, FieldPath]]:
 class _ObjectDecoder:
     """One object on its way from plain data to a typed model. ``decode`` leaves the outcome in ``out``."""
 
-    def __init__(self, data: Any, document: Document, base: FieldPath, file: str, out: Decoded) -> None:
+    def __init__(self, data: Any, document: Document, base: FieldPath, out: Decoded) -> None:
         self._data = data
         self._document = document
         self._base = base
-        self._file = file
         self._out = out
         self._kind = ""
         self._name = ""
@@ -163,6 +199,8 @@ class _ObjectDecoder:
         known = KINDS.get((group, self._kind))
         if known is None:
             self._decode_unknown(group, version)
+        elif known.kind == "ConfigMap" and not is_adapter_map(metadata):
+            self._skip(f"ConfigMap without the label {ADAPTER_MAP_LABEL}")
         elif version not in known.versions:
             versions = ", ".join(known.versions)
             self._refuse(("apiVersion",), f"{self._kind} has no version {version}, known: {versions}")
@@ -171,12 +209,14 @@ class _ObjectDecoder:
 
     def _decode_known(self, kind: Kind, version: str) -> None:
         findings: list[Finding] = []
-        metadata, found = validate(self._data.get("metadata") or {}, _METADATA, ("metadata",))
-        findings.extend(found)
+        metadata, found = _METADATA_VALIDATOR.validate(self._data.get("metadata") or {})
+        findings.extend((("metadata", *path), message) for path, message in found)
         body = {key: value for key, value in self._data.items() if key not in ("apiVersion", "kind", "metadata")}
         restrictions: list[str] = []
         if not kind.has_schema:
             body = without_nulls(body)
+            if kind.kind == "ConfigMap":
+                findings.extend(check_config_map(body))
         else:
             body.pop("status", None)
             body = self._forgive(kind, body)
@@ -184,7 +224,10 @@ class _ObjectDecoder:
             body = self._check(kind, version, body, findings)
         for path, message in findings:
             self._refuse(path, message)
-        if findings or kind.model is None:
+        if findings:
+            return
+        if kind.model is None:
+            self._warn((), kind.unused)
             return
         metadata.setdefault("namespace", DEFAULT_NAMESPACE)
         if not kind.is_namespaced:
@@ -225,14 +268,11 @@ class _ObjectDecoder:
         return restrictions
 
     def _check(self, kind: Kind, version: str, body: dict[str, Any], findings: list[Finding]) -> dict[str, Any]:
-        schema = load_schema(kind.group, kind.versions[version], kind.kind) or {}  # a test sees to it that it is there
-        checked, found = validate(body, relax(kind, schema))
+        validator = _load_validator(kind, kind.versions[version])
+        checked, found = validator.validate(body)
         if not found and "spec" not in checked:
             found = [(("spec",), "is required")]
-        findings.extend(found)
-        rules = RULES.get((kind.group, kind.kind))
-        if not found and rules is not None:
-            findings.extend((("spec", *path), message) for path, message in rules(checked["spec"]))
+        findings.extend(found or broken_rules(kind, validator, checked))
         result: dict[str, Any] = checked
         return result
 
@@ -244,9 +284,9 @@ class _ObjectDecoder:
         spec = self._data.get("spec")
         is_targeted = isinstance(spec, dict) and {"targetRef", "targetRefs", "targetSelectors"} & set(spec)
         if self._kind.endswith("Policy") and is_targeted:
-            metadata, found = validate(self._data.get("metadata") or {}, _METADATA, ("metadata",))
+            metadata, found = _METADATA_VALIDATOR.validate(self._data.get("metadata") or {})
             for path, message in found:
-                self._refuse(path, message)
+                self._refuse(("metadata", *path), message)
             if not found:
                 content = {"group": group, "kind": self._kind, "metadata": metadata, "spec": without_nulls(spec)}
                 self._build(UnimplementedPolicy, content)
@@ -254,7 +294,7 @@ class _ObjectDecoder:
         namesake = find_namesake(self._kind)
         hint = f", did you mean {namesake.group}?" if namesake is not None else ""
         what = f"{self._kind} of {group}" if group else self._kind
-        self._out.skipped.append(self._problem(Severity.WARNING, (), f"skipped: {what} is not read{hint}"))
+        self._skip(what, hint)
 
     def _build(self, model: type[Resource], content: dict[str, Any]) -> None:
         try:
@@ -265,7 +305,10 @@ class _ObjectDecoder:
             self._refuse(path, message[:1].lower() + message[1:])
             return
         line = self._document.line_of(self._base) if self._base else self._document.line
-        self._out.objects.append((resource, Origin(file=self._file, line=line)))
+        self._out.objects.append((resource, Origin(file="", line=line)))
+
+    def _skip(self, what: str, hint: str = "") -> None:
+        self._out.skipped.append(self._problem(Severity.WARNING, (), f"skipped: {what} is not read{hint}"))
 
     def _refuse(self, path: FieldPath, message: str) -> None:
         self._out.problems.append(self._problem(Severity.REFUSED, path, message))
@@ -277,7 +320,6 @@ class _ObjectDecoder:
         return Problem(
             severity=severity,
             message=message,
-            file=self._file,
             line=self._document.line_of((*self._base, *path)),
             kind=self._kind,
             namespace=self._namespace,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from discovery.resources.adapter_maps import read_adapter_map
 from discovery.resources.kinds import Kind
 from discovery.resources.meta import ENVOY_AI_GATEWAY, INFERENCE, INFERENCE_ALPHA
 from discovery.resources.schema import Schema
@@ -37,7 +38,9 @@ def relax(kind: Kind, schema: Schema) -> Schema:
 
 
 def internal_form(kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
-    """The shape of the typed model where it differs from the schema's: an InferencePool of either version."""
+    """The shape of the typed model where it differs from the schema's: pools of both versions, adapter maps."""
+    if kind.kind == "ConfigMap":
+        return read_adapter_map(body)
     if kind.kind != "InferencePool":
         return body
     spec = body["spec"]

@@ -1,8 +1,11 @@
-"""InferencePool (v1 and v1alpha2 in one form) and InferenceModel of the Inference Extension."""
+"""InferencePool (v1 and v1alpha2 in one form), InferenceModel and adapter maps of the Inference Extension."""
 
 from __future__ import annotations
 
 from discovery.resources.meta import Model, Resource
+
+# The label of the ConfigMaps that name the LoRA adapters of a base model, with the value "true".
+ADAPTER_MAP_LABEL = "inference.networking.k8s.io/bbr-managed"
 
 
 class InferencePoolSpec(Model, frozen=True, kw_only=True):
@@ -36,3 +39,18 @@ class InferenceModelSpec(Model, frozen=True, kw_only=True):
 
 class InferenceModel(Resource, frozen=True, kw_only=True):
     spec: InferenceModelSpec
+
+
+class AdapterFault(Model, frozen=True, kw_only=True):
+    """Something that is wrong with the text in an adapter map; an API server cannot see it."""
+
+    field: str
+    message: str
+
+
+class AdapterMap(Resource, frozen=True, kw_only=True):
+    """A ConfigMap with the label: which adapters a base model has. Names are trimmed, empty ones left out."""
+
+    base_model: str = ""
+    adapters: tuple[str, ...] = ()
+    faults: tuple[AdapterFault, ...] = ()

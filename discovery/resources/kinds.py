@@ -12,21 +12,23 @@ from discovery.resources.meta import (
     GATEWAY_API,
     INFERENCE,
     INFERENCE_ALPHA,
+    LLM_D,
     Resource,
     UnimplementedPolicy,
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Kind:
     """A kind that we read. ``versions`` maps each served apiVersion to the version of its schema."""
 
     group: str
     kind: str
     versions: Mapping[str, str]
-    model: type[Resource] | None  # None: checked, and used by nothing yet
+    model: type[Resource] | None  # None: checked, and used by nothing yet, which `unused` says
     has_schema: bool = True  # core kinds have none: read leniently
     is_namespaced: bool = True
+    unused: str = ""
 
 
 def _kind(
@@ -38,6 +40,7 @@ def _kind(
     aliases: Mapping[str, str] | None = None,
     has_schema: bool = True,
     is_namespaced: bool = True,
+    unused: str = "",
 ) -> Kind:
     return Kind(
         group=group,
@@ -46,11 +49,16 @@ def _kind(
         model=model,
         has_schema=has_schema,
         is_namespaced=is_namespaced,
+        unused=unused,
     )
 
 
 # Gateway API still serves v1beta1 of its older kinds; the shape is v1's.
 _BETA = {"v1beta1": "v1"}
+
+_NO_PRIORITY = "not implemented, it has no effect: all requests have the same priority"
+_NO_REWRITE = "not implemented, it has no effect: requests keep the model's name"
+_NO_FILTER = "not implemented: a rule that refers to it is answered with 500"
 
 _ALL = (
     _kind(GATEWAY_API, "GatewayClass", "v1", gateway_api.GatewayClass, aliases=_BETA, is_namespaced=False),
@@ -61,18 +69,19 @@ _ALL = (
     _kind(INFERENCE, "InferencePool", "v1", inference.InferencePool),
     _kind(INFERENCE_ALPHA, "InferencePool", "v1alpha2", inference.InferencePool),
     _kind(INFERENCE_ALPHA, "InferenceModel", "v1alpha2", inference.InferenceModel),
-    _kind(INFERENCE_ALPHA, "InferenceObjective", "v1alpha2", None),
-    _kind(INFERENCE_ALPHA, "InferenceModelRewrite", "v1alpha2", None),
-    _kind("llm-d.ai", "InferenceObjective", "v1alpha2", None),
-    _kind("llm-d.ai", "InferenceModelRewrite", "v1alpha2", None),
+    _kind(INFERENCE_ALPHA, "InferenceObjective", "v1alpha2", None, unused=_NO_PRIORITY),
+    _kind(INFERENCE_ALPHA, "InferenceModelRewrite", "v1alpha2", None, unused=_NO_REWRITE),
+    _kind(LLM_D, "InferenceObjective", "v1alpha2", None, unused=_NO_PRIORITY),
+    _kind(LLM_D, "InferenceModelRewrite", "v1alpha2", None, unused=_NO_REWRITE),
     _kind(ENVOY_GATEWAY, "Backend", "v1alpha1", envoy_gateway.Backend),
     _kind(ENVOY_GATEWAY, "BackendTrafficPolicy", "v1alpha1", envoy_gateway.BackendTrafficPolicy),
     _kind(ENVOY_GATEWAY, "ClientTrafficPolicy", "v1alpha1", envoy_gateway.ClientTrafficPolicy),
     _kind(ENVOY_GATEWAY, "SecurityPolicy", "v1alpha1", UnimplementedPolicy),
-    _kind(ENVOY_GATEWAY, "HTTPRouteFilter", "v1alpha1", None),
+    _kind(ENVOY_GATEWAY, "HTTPRouteFilter", "v1alpha1", None, unused=_NO_FILTER),
     _kind(ENVOY_AI_GATEWAY, "AIGatewayRoute", "v1alpha1 v1beta1", envoy_ai_gateway.AIGatewayRoute),
     _kind(ENVOY_AI_GATEWAY, "AIServiceBackend", "v1alpha1 v1beta1", envoy_ai_gateway.AIServiceBackend),
     _kind(ENVOY_AI_GATEWAY, "BackendSecurityPolicy", "v1alpha1 v1beta1", UnimplementedPolicy),
+    _kind("", "ConfigMap", "v1", inference.AdapterMap, has_schema=False),
     _kind("", "Pod", "v1", core.Pod, has_schema=False),
     _kind("", "Service", "v1", core.Service, has_schema=False),
     _kind("", "Namespace", "v1", core.Namespace, has_schema=False, is_namespaced=False),

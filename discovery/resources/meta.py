@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -14,13 +15,15 @@ DEFAULT_NAMESPACE = "default"
 GATEWAY_API = "gateway.networking.k8s.io"
 INFERENCE = "inference.networking.k8s.io"
 INFERENCE_ALPHA = "inference.networking.x-k8s.io"
+LLM_D = "llm-d.ai"
 ENVOY_GATEWAY = "gateway.envoyproxy.io"
 ENVOY_AI_GATEWAY = "aigateway.envoyproxy.io"
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """A part of an object: frozen, camelCase in YAML. Decoding validates by the CRD's schema before it builds these.
 
+    They cannot refer to themselves, so the garbage collector need not look at them, however many there are.
     msgspec and not pydantic: that would cost 10 MB of the gateway's 60 for models that validate nothing themselves.
     """
 
@@ -130,6 +133,12 @@ class UnimplementedPolicy(Resource, frozen=True, kw_only=True):
     """A policy of a kind that we do not implement: what it is for is all we know of it."""
 
     spec: PolicySpec = PolicySpec()
+
+
+def age_of(resource: Resource) -> tuple[float, str]:
+    """The key that sorts the older first, then by namespace/name; an object of unknown age comes last."""
+    created = resource.metadata.created
+    return (math.inf if created is None else created, resource.path)
 
 
 def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

@@ -29,6 +29,19 @@ class Problem:
     name: str = ""
     field: str = ""
 
+    def as_dict(self) -> dict[str, str | int]:
+        """Plain JSON values, for `check --json`; empty parts are left out, but never the severity and the message."""
+        parts: dict[str, str | int] = {
+            "file": self.file,
+            "line": self.line,
+            "kind": self.kind,
+            "namespace": self.namespace,
+            "name": self.name,
+            "field": self.field,
+        }
+        given = {key: value for key, value in parts.items() if value}
+        return {"severity": self.severity.value, **given, "message": self.message}
+
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
         what = f"{self.kind}/{self.name}" if self.name else self.kind

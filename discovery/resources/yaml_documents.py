@@ -33,6 +33,8 @@ _PLAIN = re.compile(
     r"|(?P<float>[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))"
     r"|(?P<merge><<)",
 )
+_DOCUMENT_START = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
+_DIRECTIVE = re.compile(r"^%", re.MULTILINE)
 _TAGS = {"null": _NULL, "bool": _BOOL, "int": _INT, "float": _FLOAT, "merge": _MERGE}
 
 
@@ -69,6 +71,25 @@ class Document:
             else:
                 return line
         return line
+
+
+def split_documents(text: str) -> Iterator[tuple[int, str]]:
+    """The documents as texts of their own, each with the number of lines before it.
+
+    `---` at the start of a line ends a document wherever it stands (YAML 1.2.2, 9.1.2), so what is wrong with one
+    document says nothing about the next, and what has not changed need not be read again.
+    """
+    starts = [found.start() for found in _DOCUMENT_START.finditer(text)]
+    if not starts or _DIRECTIVE.search(text):
+        yield 0, text
+        return
+    if text[: starts[0]].strip():
+        starts.insert(0, 0)
+    line, position = 0, 0
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        line += text.count("\n", position, start)
+        position = start
+        yield line, text[start:end]
 
 
 def read_documents(text: str) -> Iterator[Document]:

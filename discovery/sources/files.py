@@ -1,75 +1,111 @@
-"""Which objects do these files and folders hold? (And the ones that `--model` stands for.)"""
+"""Which objects do these files and folders hold? (And the ones that `--model` stands for.) Once, or at each change.
+
+A change counts when two reads a moment apart agree, so a file that is being written is not taken for a whole one. Files
+are watched by polling what the file system says of them: that works on every file system, and through the symbolic
+links that a ConfigMap volume swaps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from discovery.resources.decode import Decoded, combine, decode
+from discovery.resources.decode import Decoded, combine, combine_steps
 from discovery.resources.problem import Problem, Severity
-from discovery.resources.schema import forget_schemas
+from discovery.slices import run_in_slices
+from discovery.sources.document_decoder import DocumentDecoder, Progress, unreadable
+from discovery.sources.file_contents import Contents, read_contents, read_signature
 from discovery.sources.shorthand import decode_models
 from discovery.sources.source import SourceState
 
-SUFFIXES = (".yaml", ".yml", ".json")
+POLL_SECONDS = 0.5
+SETTLE_SECONDS = 0.1
 
 
 class FileSource:
     """Manifests in files, and in folders: `*.yaml *.yml *.json` directly inside, no dot files."""
 
-    def __init__(self, paths: Sequence[Path | str], *, models: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path | str],
+        *,
+        models: Sequence[str] = (),
+        poll_seconds: float = POLL_SECONDS,
+        settle_seconds: float = SETTLE_SECONDS,
+    ) -> None:
         self._paths = tuple(Path(path) for path in paths)
         self._models = tuple(models)
+        self._poll_seconds = poll_seconds
+        self._settle_seconds = settle_seconds
+        self._decoder = DocumentDecoder()
+        self._fingerprint: str | None = None  # of the state that was told last
+        self._count = 0  # objects of the last state that was not refused
+        self._reread = asyncio.Event()
 
-    def read(self) -> SourceState:
-        """All files as they are at this moment."""
-        parts: list[Decoded] = []
-        seen: set[Path] = set()
-        for path in self._paths:
-            for file in _files_of(path):
-                if isinstance(file, Problem):
-                    parts.append(Decoded(problems=[file]))
-                elif (real := file.resolve()) not in seen:
-                    seen.add(real)
-                    parts.append(_read(file))
+    def read(self, *, progress: Progress | None = None) -> SourceState:
+        """All files as they are at this moment. ``progress`` is told from time to time how far decoding is."""
+        contents = read_contents(self._paths)
+        parts = self._decoder.decode(contents.files, progress=progress)
+        resources, problems = combine([*unreadable(contents.files), *parts, decode_models(self._models)])
+        return self._accept(SourceState(resources=resources, problems=tuple(problems)), contents)
+
+    async def watch(self) -> AsyncIterator[SourceState]:
+        """The whole state at once, unless it was read before, and again whenever the contents have changed.
+
+        A state that was refused is told too, once; ``reread`` tells the state even when it is the same.
+        """
+        signature: object | None = None
+        while True:
+            is_wanted = self._fingerprint is None or self._reread.is_set()
+            self._reread.clear()
+            new_signature = await asyncio.to_thread(read_signature, self._paths)
+            if is_wanted or new_signature is None or new_signature != signature:
+                signature = new_signature
+                contents = await self._read_settled()
+                if is_wanted or contents.fingerprint != self._fingerprint:
+                    yield await self._decode(contents)
+            await self._wait()
+
+    def reread(self) -> None:
+        """Have ``watch`` read everything now and tell it (SIGHUP)."""
+        self._reread.set()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._poll_seconds):
+                await self._reread.wait()
+        except TimeoutError:
+            pass
+
+    async def _read_settled(self) -> Contents:
+        """The contents as soon as two reads agree."""
+        contents = await asyncio.to_thread(read_contents, self._paths)
+        while contents.fingerprint != self._fingerprint:
+            await asyncio.sleep(self._settle_seconds)
+            again = await asyncio.to_thread(read_contents, self._paths)
+            if again.fingerprint == contents.fingerprint:
+                break
+            contents = again
+        return contents
+
+    async def _decode(self, contents: Contents) -> SourceState:
+        parts: list[Decoded] = [*unreadable(contents.files)]
+        parts += await self._decoder.decode_aside(contents.files)
         parts.append(decode_models(self._models))
-        forget_schemas()
-        resources, problems = combine(parts)
-        return SourceState(resources=resources, problems=tuple(problems))
+        resources, problems = await run_in_slices(combine_steps(parts))
+        return self._accept(SourceState(resources=resources, problems=tuple(problems)), contents)
 
-
-def _files_of(path: Path) -> Iterator[Path | Problem]:
-    try:
-        if not path.is_dir():
-            yield path
-            return
-        names = sorted(entry.name for entry in path.iterdir())
-        found = [path / name for name in names if name.endswith(SUFFIXES) and not name.startswith(".")]
-        files = [file for file in found if not file.is_dir()]
-    except OSError as error:
-        yield _problem(path, _reason(error))
-        return
-    if not files:
-        yield _problem(path, "no *.yaml, *.yml or *.json file in this folder")
-    yield from files
-
-
-def _read(file: Path) -> Decoded:
-    try:
-        text = file.read_text("utf-8-sig")
-    except OSError as error:
-        return Decoded(problems=[_problem(file, _reason(error))])
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        return Decoded(problems=[_problem(file, "not UTF-8", line)])
-    return decode(text, file=str(file))
-
-
-def _reason(error: OSError) -> str:
-    return {FileNotFoundError: "no such file or folder", PermissionError: "no permission to read it"}.get(
-        type(error), f"cannot be read: {error.strerror}"
-    )
-
-
-def _problem(file: Path, message: str, line: int = 0) -> Problem:
-    return Problem(severity=Severity.REFUSED, message=message, file=str(file), line=line)
+    def _accept(self, state: SourceState, contents: Contents) -> SourceState:
+        """The state as it is told: a set that had objects and has none is more likely being written than meant."""
+        self._fingerprint = contents.fingerprint
+        problems = state.problems
+        is_refused = any(problem.severity is Severity.REFUSED for problem in problems)
+        count = state.resources.count()
+        if not is_refused and count == 0 and self._count > 0:
+            message = f"no objects any more, {self._count} before: they are kept"
+            where = str(self._paths[0]) if self._paths else ""
+            problems = (*problems, Problem(severity=Severity.REFUSED, message=message, file=where))
+        elif not is_refused:
+            self._count = count
+        return SourceState(resources=state.resources, problems=problems, fingerprint=contents.fingerprint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +16,7 @@ class SourceState:
 
     resources: Resources
     problems: tuple[Problem, ...] = ()
+    fingerprint: str = ""  # equal ones mean that nothing has changed; "" where the source knows no such thing
 
 
 class Source(Protocol):
@@ -22,4 +24,8 @@ class Source(Protocol):
 
     def read(self) -> SourceState:
         """The whole state. What cannot be read is a problem in it, never an exception."""
+        ...
+
+    def watch(self) -> AsyncIterator[SourceState]:
+        """The whole state now, and again each time that it has changed. Never ends by itself."""
         ...

@@ -1,7 +1,8 @@
-"""What do the CEL rules of each kind say? In Python, over the plain data of an object that its schema accepts.
+"""Which CEL rules does an object break, and what would be right?
 
-A rule is a function of the object's `spec` that yields what it objects to, with the path below `spec`. The CRDs carry
-the same rules as CEL in `x-kubernetes-validations`; transition rules (`oldSelf`) have no meaning for a file.
+The CRDs' own CEL decides (cel.py). For the kinds that people write by hand most, functions in Python say the same with
+the exact field and in better words: they are asked when CEL objects, and CEL's own words remain where they say nothing.
+Such a function takes the object's `spec` and yields what it objects to, with the path below `spec`.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from discovery.resources.kinds import Kind
 from discovery.resources.meta import ENVOY_AI_GATEWAY, ENVOY_GATEWAY, GATEWAY_API, INFERENCE, INFERENCE_ALPHA
+from discovery.resources.problem import FieldPath
 from discovery.resources.rules import envoy, gateway, http_route, inference
-from discovery.resources.schema import Finding
+from discovery.resources.schema import Finding, Validator
 
 Spec = Mapping[str, Any]
 SpecRules = Callable[[Spec], Iterator[Finding]]
 
-RULES: Mapping[tuple[str, str], SpecRules] = {
+EXPLANATIONS: Mapping[tuple[str, str], SpecRules] = {
     (GATEWAY_API, "HTTPRoute"): http_route.check_http_route,
     (GATEWAY_API, "Gateway"): gateway.check_gateway,
     (INFERENCE, "InferencePool"): inference.check_inference_pool,
@@ -28,3 +31,19 @@ RULES: Mapping[tuple[str, str], SpecRules] = {
     (ENVOY_AI_GATEWAY, "AIGatewayRoute"): envoy.check_ai_gateway_route,
     (ENVOY_AI_GATEWAY, "AIServiceBackend"): envoy.check_ai_service_backend,
 }
+
+
+def broken_rules(kind: Kind, validator: Validator, body: Mapping[str, Any]) -> list[Finding]:
+    """What the rules of a kind object to in an object whose structure is right, at the nearest field we can name."""
+    broken = validator.broken_rules(body)
+    explain = EXPLANATIONS.get((kind.group, kind.kind)) if broken else None
+    if explain is None:
+        return broken
+    explained = [(("spec", *path), message) for path, message in explain(body["spec"])]
+    rest = [finding for finding in broken if not any(_is_related(finding[0], path) for path, _ in explained)]
+    return [*explained, *rest]
+
+
+def _is_related(one: FieldPath, other: FieldPath) -> bool:
+    length = min(len(one), len(other))
+    return one[:length] == other[:length]

@@ -7,7 +7,7 @@ from typing import Any
 
 from discovery.resources.meta import ENVOY_GATEWAY, GATEWAY_API, INFERENCE
 from discovery.resources.problem import FieldPath
-from discovery.resources.rules.http_route import check_parent_refs, check_rule_names, check_timeouts
+from discovery.resources.rules.http_route import check_rule_names, check_timeouts
 from discovery.resources.schema import Finding
 
 _ROUTE_KINDS = frozenset({"Gateway", "HTTPRoute", "GRPCRoute", "TCPRoute", "UDPRoute", "TLSRoute"})
@@ -81,7 +81,6 @@ def check_ai_gateway_route(spec: Data) -> Iterator[Finding]:
     for index, parent in enumerate(parents):
         if parent.get("kind", "Gateway") != "Gateway":
             yield ("parentRefs", index, "kind"), "only Gateway is supported"
-    yield from check_parent_refs(parents, ("parentRefs",))
     rules: Sequence[Data] = spec.get("rules", ())
     yield from check_rule_names(rules, ("rules",))
     for index, rule in enumerate(rules):

@@ -29,7 +29,7 @@ Data = Mapping[str, Any]
 
 def check_http_route(spec: Data) -> Iterator[Finding]:
     """All rules of an HTTPRoute."""
-    yield from check_parent_refs(spec.get("parentRefs", ()), ("parentRefs",))
+    yield from _check_parent_refs(spec.get("parentRefs", ()), ("parentRefs",))
     rules: Sequence[Data] = spec.get("rules", ())
     yield from check_rule_names(rules, ("rules",))
     if sum(len(rule.get("matches", ())) for rule in rules) > MAX_MATCHES:
@@ -38,7 +38,7 @@ def check_http_route(spec: Data) -> Iterator[Finding]:
         yield from _check_rule(rule, ("rules", index))
 
 
-def check_parent_refs(refs: Sequence[Data], path: FieldPath) -> Iterator[Finding]:
+def _check_parent_refs(refs: Sequence[Data], path: FieldPath) -> Iterator[Finding]:
     """Two references to one parent must tell its listeners apart."""
     parents: dict[tuple[object, ...], list[tuple[int, Data]]] = {}
     for index, ref in enumerate(refs):
