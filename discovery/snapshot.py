@@ -23,6 +23,7 @@ RefusalReason = Literal["invalid_backend_ref", "invalid_policy", "unsupported_fi
 
 MIB = 1024 * 1024
 DEFAULT_BODY_LIMIT = 50 * MIB
+EXACT_RANK = 1_000  # of a hostname without a wildcard: above the length of any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,23 @@ class Redirect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassiveHealth:
+    """When an endpoint's own failures take it out for a while (Envoy: outlier detection). Times in seconds.
+
+    The defaults are ours where no policy says otherwise. 503 is no failure then: model servers say "busy" with it.
+    """
+
+    consecutive_failures: int | None = 5  # connect, reset, timeout, broken answer, 5xx; None: not looked at
+    consecutive_gateway_errors: int | None = None  # of those, not the 5xx other than 502, 503 and 504
+    counts_busy: bool = False  # whether 503 is a failure
+    interval_seconds: float = 3.0  # a healthy interval takes one from the multiplier of the next ejection
+    base_ejection_seconds: float = 30.0  # times the number of ejections so far
+    max_ejection_seconds: float = 300.0
+    max_ejection_percent: int = 100  # of the rule's endpoints
+    panic_threshold_percent: int = 50  # with fewer of the rule's endpoints left than this, all are used
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RulePolicy:
     """Everything that policies and the route itself say about one rule, merged at compile. Times are in seconds.
 
@@ -101,6 +119,7 @@ class RulePolicy:
     connect_timeout_seconds: float = 2.0
     max_retries: int = 2
     retry_statuses: frozenset[int] = frozenset({503})
+    passive_health: PassiveHealth = PassiveHealth()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +162,16 @@ class BackendRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """A RequestMirror filter: copies of so many of ``denominator`` requests go to the backend, answers are dropped."""
+
+    name: str  # "namespace/name", the value of the metric label `backend`
+    backend: Backend
+    numerator: int = 100  # 0..denominator
+    denominator: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """One rule of a route, compiled."""
 
@@ -154,6 +183,7 @@ class Rule:
     total_weight: int = 0
     filters: Filters = NO_FILTERS
     redirect: Redirect | None = None
+    mirrors: tuple[Mirror, ...] = ()  # those whose backend exists
     policy: RulePolicy = RulePolicy()
     refusal: Refusal | None = None  # set: the whole rule is answered with it
 
@@ -193,7 +223,8 @@ class Routing:
     def select_listener(self, host: str, port: int | None = None) -> Listener | None:
         """The most specific listener for a lower-case host without port (Gateway API listener isolation).
 
-        ``port`` None: all listeners share one port and are told apart by hostname.
+        ``port`` is the one that the request came in on, where each listener has its own
+        (`--listen-on-gateway-ports`); None: all listeners share one port and are told apart by hostname.
         """
         best: Listener | None = None
         best_rank = -1
@@ -216,7 +247,7 @@ def hostname_rank(pattern: str | None, host: str) -> int:
         return 0
     if pattern.startswith("*."):
         return len(pattern) if host.endswith(pattern[1:]) and len(host) > len(pattern) - 1 else -1
-    return 1_000 if host == pattern else -1
+    return EXACT_RANK if host == pattern else -1
 
 
 Membership = Mapping[str, tuple[Endpoint, ...]]  # backend id -> endpoints that take new requests

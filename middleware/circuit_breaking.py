@@ -1,17 +1,39 @@
 """Which endpoints of an arm may be tried now, and how much of the rule's traffic is in flight?
 
-The request counts towards its rule for its whole passage, streams included. The candidates are those of the request's
-own snapshot, with our experience of each.
+The request counts towards its rule for its whole passage, streams included. The candidates are the ready endpoints of
+the request's own snapshot without those whose breaker is open.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from discovery.snapshot import BackendRef
+from discovery.snapshot import BackendRef, PassiveHealth
 from middleware.exchange import Exchange
 from middleware.upstream.registry import Candidate, UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
+
+
+def decide(
+    pool: tuple[Candidate, ...], everyone: Sequence[Candidate], settings: PassiveHealth
+) -> tuple[Candidate, ...]:
+    """Those of ``pool`` that may be tried now. ``everyone`` are the endpoints of the whole rule.
+
+    At most ``max_ejection_percent`` of everyone is left out, those that were ejected first; and when less than
+    ``panic_threshold_percent`` would remain, nobody is: then it is rather the checks that are wrong (Envoy's panic).
+    """
+    total = len(everyone)
+    breakers = {candidate.upstream.id: candidate.upstream.breaker(settings) for candidate in everyone}
+    ejected = [upstream_id for upstream_id, breaker in breakers.items() if not breaker.admits()]
+    allowed = total * settings.max_ejection_percent // 100
+    if len(ejected) > allowed:
+        ejected = sorted(ejected, key=lambda upstream_id: breakers[upstream_id].opened_at)[:allowed]
+    if (total - len(ejected)) * 100 < settings.panic_threshold_percent * total:
+        return pool
+    left_out = set(ejected)
+    return tuple(candidate for candidate in pool if candidate.upstream.id not in left_out)
 
 
 class CircuitBreakingMiddleware:
@@ -28,12 +50,19 @@ class CircuitBreakingMiddleware:
         assert exchange.rule is not None
         membership = exchange.snapshot.membership
         registry = self.registry
+        rule = exchange.rule
+
+        def ready(ref: BackendRef) -> tuple[Candidate, ...]:
+            if ref.backend is None:
+                return ()
+            return registry.candidates(ref.backend.id, membership.get(ref.backend.id, ()))
 
         def candidates(arm: BackendRef) -> tuple[Candidate, ...]:
-            if arm.backend is None:
-                return ()
-            endpoints = membership.get(arm.backend.id, ())
-            return registry.candidates(arm.backend.id, endpoints)
+            pool = ready(arm)
+            if not registry.tripped:
+                return pool
+            everyone = [candidate for ref in rule.backend_refs for candidate in ready(ref)]
+            return decide(pool, everyone, rule.policy.passive_health)
 
         exchange.candidates = candidates
         exchange.rule_traffic = traffic = self.rules.of(exchange.rule.id)

@@ -31,6 +31,7 @@ from middleware.exchange import Exchange
 from middleware.headers import answer_headers, find_header, upstream_headers
 from middleware.retrying import is_keep_alive_race, may_retry, parse_retry_after, wait_before
 from middleware.targets import upstream_target
+from middleware.upstream.breaker import NO_PERMIT
 from middleware.upstream.outcome import Attempt, Outcome
 from middleware.upstream.registry import Pick
 from middleware.upstream.transport import Timeouts, UpstreamStream
@@ -76,6 +77,7 @@ class StreamingProxyMiddleware:
         while True:
             attempt = Attempt(pick=pick, started_at=clock())
             attempts.append(attempt)
+            attempt.permit = pick.upstream.breaker(policy.passive_health).acquire()
             pick.upstream.in_flight += 1
             traffic.retries_in_flight += is_retry
             retry_after = None
@@ -83,6 +85,7 @@ class StreamingProxyMiddleware:
                 answer = await self._attempt(exchange, attempt, policy, deadline=deadline, is_fresh=is_fresh)
                 try:
                     if may_retry(policy, attempts, traffic):
+                        _report(attempt, policy)  # now, so that the next pick sees an ejection
                         retry_after = parse_retry_after(find_header(answer.headers, b"retry-after"))
                         next_pick, wait = self._next(exchange, retry_after, deadline, clock())
                     else:
@@ -100,15 +103,16 @@ class StreamingProxyMiddleware:
                 attempt.outcome, gateway_error = _failure(error)
                 if not may_retry(policy, attempts, traffic):
                     raise gateway_error from None
+                _report(attempt, policy)
                 next_pick, wait = self._next(exchange, None, deadline, clock())
                 if wait is None:
                     raise gateway_error from None
             except asyncio.CancelledError:
-                if attempt.outcome is Outcome.PENDING or attempt.ended_at is None:
-                    attempt.outcome = Outcome.ABANDONED
+                attempt.outcome = Outcome.ABANDONED
                 raise
             finally:
                 attempt.ended_at = clock()
+                _report(attempt, policy)
                 pick.upstream.in_flight -= 1
                 traffic.retries_in_flight -= is_retry
             if wait:
@@ -168,6 +172,9 @@ class StreamingProxyMiddleware:
         exchange.let_go_of_body()
         pick = attempt.pick
         assert exchange.rule is not None
+        if answer.status < 500:
+            breaker = pick.upstream.breaker(exchange.rule.policy.passive_health)
+            attempt.permit = breaker.first_byte(attempt.permit)
         exchange.answer_edits = tuple(
             edit
             for edit in (exchange.rule.filters.response_headers, pick.backend_ref.filters.response_headers)
@@ -210,6 +217,14 @@ class _Answer:
         self.headers = headers
         self.stream = stream
         self.first = first
+
+
+def _report(attempt: Attempt, policy: RulePolicy) -> None:
+    """Give the breaker's permit back with what the attempt says of its endpoint; once, later calls do nothing."""
+    permit, attempt.permit = attempt.permit, NO_PERMIT
+    if permit is not NO_PERMIT:
+        breaker = attempt.pick.upstream.breaker(policy.passive_health)
+        breaker.report(permit, attempt.health(policy.passive_health))
 
 
 def _failure(error: httpx.TransportError) -> tuple[Outcome, GatewayError]:

@@ -1,10 +1,13 @@
-"""How did one attempt end? The words for it, and which of them are the endpoint's failure."""
+"""How did one attempt end, and what does that say of its endpoint?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
+
+from discovery.snapshot import PassiveHealth
+from middleware.upstream.breaker import NO_PERMIT, Health, Permit
 
 if TYPE_CHECKING:
     from middleware.upstream.registry import Pick
@@ -25,18 +28,6 @@ class Outcome(StrEnum):
     ABANDONED = "abandoned"  # the client left
 
 
-FAILURES = frozenset(
-    {
-        Outcome.CONNECT_FAILED,
-        Outcome.RESET,
-        Outcome.TIMEOUT,
-        Outcome.PROTOCOL_ERROR,
-        Outcome.BROKEN,
-        Outcome.ERROR_EVENT,
-    }
-)
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
 class Attempt:
     """One try at one upstream. Times are those of time.perf_counter, in seconds."""
@@ -46,13 +37,24 @@ class Attempt:
     ended_at: float | None = None
     status: int | None = None  # of the upstream's answer, when there was a head
     outcome: Outcome = Outcome.PENDING
+    permit: Permit = NO_PERMIT  # of the endpoint's breaker
 
-    @property
-    def is_failure(self) -> bool:
-        """Whether this counts against the endpoint: never a 4xx, a client that left, or 503 (servers say "busy" with
-        it)."""
-        if self.outcome in FAILURES:
-            return True
-        return (
-            self.outcome is Outcome.ANSWERED and self.status is not None and self.status >= 500 and self.status != 503
-        )
+    def health(self, settings: PassiveHealth) -> Health:
+        """What this attempt says of its endpoint. A 4xx or a 429 is a healthy endpoint's answer to a bad client; a
+        client that left and the keep-alive race say nothing."""
+        match self.outcome:
+            case Outcome.ANSWERED:
+                status = self.status or 0
+                if status < 500:
+                    return Health.SUCCESS
+                if status == 503 and not settings.counts_busy:
+                    return Health.NOTHING
+                return Health.GATEWAY_FAILURE if status in (502, 503, 504) else Health.FAILURE
+            case Outcome.PENDING | Outcome.STALE | Outcome.ABANDONED:
+                return Health.NOTHING
+            case Outcome.ERROR_EVENT:
+                return Health.FAILURE
+            case Outcome.CONNECT_FAILED | Outcome.RESET | Outcome.TIMEOUT | Outcome.PROTOCOL_ERROR | Outcome.BROKEN:
+                return Health.GATEWAY_FAILURE
+            case _:
+                assert_never(self.outcome)

@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from discovery.snapshot import BackendRef, Endpoint, Snapshot
+from discovery.snapshot import BackendRef, Endpoint, PassiveHealth, Snapshot
+from middleware.upstream.breaker import Breaker, State
 from middleware.upstream.transport import UpstreamTransport
+
+logger = logging.getLogger(__name__)
 
 
 class Upstream:
-    """One endpoint as we experience it: what is in flight there and the connections that are open to it."""
+    """One endpoint as we experience it: what is in flight there, its breakers and the connections open to it."""
 
-    __slots__ = ("id", "in_flight", "label", "transport")
+    __slots__ = ("_breakers", "_clock", "_on_change", "id", "in_flight", "label", "transport")
 
-    def __init__(self, *, endpoint: Endpoint, transport: UpstreamTransport) -> None:
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint,
+        transport: UpstreamTransport,
+        clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[Upstream, Breaker, State, State], None] = lambda upstream, breaker, old, new: None,
+    ) -> None:
         self.id = endpoint.id
         self.label = f"{endpoint.address}:{endpoint.port}"
         self.transport = transport
         self.in_flight = 0
+        self._clock = clock
+        self._on_change = on_change
+        self._breakers: dict[PassiveHealth, Breaker] = {}
+
+    def breaker(self, settings: PassiveHealth) -> Breaker:
+        """The breaker for these settings; rules with equal settings share it."""
+        breaker = self._breakers.get(settings)
+        if breaker is None:
+            breaker = Breaker(
+                settings,
+                clock=self._clock,
+                on_change=lambda breaker, old, new: self._on_change(self, breaker, old, new),
+            )
+            self._breakers[settings] = breaker
+        return breaker
+
+    @property
+    def breakers(self) -> Iterable[Breaker]:
+        """All of them."""
+        return self._breakers.values()
 
 
 class Candidate(NamedTuple):
@@ -43,8 +75,15 @@ class UpstreamRegistry:
     Single-threaded: used from the event loop only.
     """
 
-    def __init__(self, *, make_transport: Callable[[Endpoint], UpstreamTransport]) -> None:
+    def __init__(
+        self,
+        *,
+        make_transport: Callable[[Endpoint], UpstreamTransport],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._make_transport = make_transport
+        self._clock = clock
+        self.tripped = 0  # breakers that are not closed: while there is none, nobody asks them
         self._upstreams: dict[str, Upstream] = {}
         self._leaving: dict[str, Upstream] = {}  # no longer named, still with requests in flight
         self._candidates: dict[str, tuple[tuple[Endpoint, ...], tuple[Candidate, ...]]] = {}
@@ -68,9 +107,18 @@ class UpstreamRegistry:
         if upstream is None:
             upstream = self._leaving.pop(endpoint.id, None)
             if upstream is None:
-                upstream = Upstream(endpoint=endpoint, transport=self._make_transport(endpoint))
+                upstream = Upstream(
+                    endpoint=endpoint,
+                    transport=self._make_transport(endpoint),
+                    clock=self._clock,
+                    on_change=self._note_change,
+                )
             self._upstreams[endpoint.id] = upstream
         return upstream
+
+    def _note_change(self, upstream: Upstream, breaker: Breaker, old: State, new: State) -> None:
+        self.tripped += (new is not State.CLOSED) - (old is not State.CLOSED)
+        logger.info("breaker of %s: %s -> %s", upstream.label, old.value, new.value)
 
     def follow(self, snapshot: Snapshot) -> None:
         """Forget what this snapshot no longer names. Running requests keep their upstream until they end."""
@@ -82,7 +130,9 @@ class UpstreamRegistry:
             upstream.transport.close_idle()
             self._leaving[endpoint_id] = upstream
         for endpoint_id in [known for known, upstream in self._leaving.items() if upstream.in_flight == 0]:
-            self._leaving.pop(endpoint_id).transport.close()
+            upstream = self._leaving.pop(endpoint_id)
+            self.tripped -= sum(breaker.state is not State.CLOSED for breaker in upstream.breakers)
+            upstream.transport.close()
 
     def close(self) -> None:
         """Close every idle connection; connections in use close when their exchange ends."""

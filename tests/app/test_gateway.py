@@ -14,6 +14,8 @@ import pytest
 
 from app.simulator.server import SimulatedModelServer
 from app.simulator.settings import SimulatorSettings
+from discovery.snapshot import PassiveHealth
+from middleware.upstream.breaker import Health
 from tests.support.gateway import RunningGateway, route_to, running_gateway
 from tests.support.raw_client import RawClient, ask
 from tests.support.raw_upstream import Conversation, RawUpstream
@@ -433,7 +435,7 @@ async def test_a_stream_that_dies_ends_with_an_error_event_and_no_clean_end(
         assert await client.rest() == b""  # no last chunk
         exchange = await gateway.finished.next()
         assert (exchange.reason, exchange.status) == (reason, 200)
-        assert exchange.attempts[0].is_failure
+        assert exchange.attempts[0].health(PassiveHealth()) in (Health.FAILURE, Health.GATEWAY_FAILURE)
 
 
 @pytest.mark.parametrize(
@@ -480,7 +482,7 @@ async def test_an_error_event_of_the_upstreams_own_passes_and_counts_as_a_failur
         assert received.endswith(b"data: [DONE]\n\n")
         exchange = await gateway.finished.next()
         assert exchange.reason == "upstream_error_event"
-        assert exchange.attempts[0].is_failure
+        assert exchange.attempts[0].health(PassiveHealth()) in (Health.FAILURE, Health.GATEWAY_FAILURE)
 
 
 # -- answers of our own ---------------------------------------------------------------------------------------------
@@ -658,3 +660,28 @@ async def test_draining_is_not_ready_finishes_streams_and_cuts_them_when_time_is
         assert await client.rest() == b""
         await draining
         assert (await gateway.finished.next()).reason == "upstream_reset"
+
+
+async def test_a_pod_that_fails_five_times_gets_no_requests_while_others_are_there(tmp_path: Path) -> None:
+    seen: dict[str, int] = {"good": 0, "bad": 0}
+
+    async def good(peer: Conversation) -> None:
+        while True:
+            await peer.request()
+            seen["good"] += 1
+            await peer.answer()
+
+    async def bad(peer: Conversation) -> None:
+        while True:
+            await peer.request()
+            seen["bad"] += 1
+            await peer.answer(b"{}", status="500 Internal Server Error")
+
+    async with (
+        RawUpstream(good) as one,
+        RawUpstream(bad) as two,
+        running_gateway(route_to(("127.0.0.1", one.port), ("127.0.0.1", two.port)), folder=tmp_path) as gateway,
+    ):
+        statuses = [(await ask(gateway.port, post())).status for _ in range(100)]
+    assert statuses.count(500) == seen["bad"] == 5
+    assert statuses.count(200) == seen["good"] == 95
