@@ -47,7 +47,9 @@ def read_last_words(tail: Sequence[bytes], *, is_stream: bool) -> LastWords:
             input_tokens = int(found.group(1))
         if found := _OUTPUT_TOKENS.search(text, start):
             output_tokens = int(found.group(1))
-    return LastWords(input_tokens, output_tokens, is_stream and _ERROR_EVENT.search(text) is not None)
+    # The plain look first: the expression costs 20 µs on a stream without errors.
+    is_error_event = is_stream and b"error" in text and _ERROR_EVENT.search(text) is not None
+    return LastWords(input_tokens, output_tokens, is_error_event)
 
 
 def is_mid_event(tail: Sequence[bytes]) -> bool:

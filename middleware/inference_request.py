@@ -25,6 +25,11 @@ class _Body(msgspec.Struct):
     model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+class _QuickBody(msgspec.Struct):
+    model: str | msgspec.UnsetType = msgspec.UNSET
+
+
+_quick_decoder = msgspec.json.Decoder(_QuickBody)
 _body_decoder = msgspec.json.Decoder(_Body)
 _syntax_decoder = msgspec.json.Decoder(msgspec.Raw)
 _name_decoder = msgspec.json.Decoder(str)
@@ -66,6 +71,15 @@ def forwarded_content_type(content_type: bytes | None) -> bytes | None:
 
 def _model_of_json(body: bytes) -> str | None:
     try:
+        name = _quick_decoder.decode(body).model
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _model_of_odd_json(body)
+    return None if isinstance(name, msgspec.UnsetType) else usable_model_name(name)
+
+
+def _model_of_odd_json(body: bytes) -> str | None:
+    """The same for a body that cannot be read, or whose model is no string: says which of the two it is."""
+    try:
         raw = _body_decoder.decode(body).model
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # The parser's own message can quote the body.
@@ -92,7 +106,7 @@ def usable_model_name(name: str) -> str:
     """The name itself when it can be routed on. Raises InvalidModelError."""
     if not name or len(name) > MAX_MODEL_NAME:
         raise InvalidModelError(f"model must have 1 to {MAX_MODEL_NAME} characters")
-    if _CONTROL.search(name):
+    if not name.isprintable() and _CONTROL.search(name):
         raise InvalidModelError("model must not contain control characters")
     return name
 

@@ -36,8 +36,10 @@ def may_retry(policy: RulePolicy, attempts: Sequence[Attempt], traffic: RuleTraf
     is_retriable = last.outcome is Outcome.CONNECT_FAILED or (
         last.outcome is Outcome.ANSWERED and last.status in policy.retry_statuses
     )
+    if not is_retriable:
+        return False
     counted = sum(attempt.outcome is not Outcome.STALE for attempt in attempts)
-    return is_retriable and counted <= policy.max_retries and traffic.may_retry()
+    return counted <= policy.max_retries and traffic.may_retry()
 
 
 def wait_before(

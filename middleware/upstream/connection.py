@@ -95,6 +95,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._unparsed_bytes = 0
         self._is_head_request = False
+        self._has_framing = False
         self._is_framed = False  # the head says where the body ends
         self._can_keep_alive = False
         self._written_at = 0.0
@@ -169,10 +170,17 @@ class UpstreamConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.has_head:
             return  # a trailer
-        self.headers.append((name.lower(), value))
+        name = name.lower()
+        self.headers.append((name, value))
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > HEAD_LIMIT_BYTES or len(self.headers) > HEAD_LIMIT_FIELDS:
             raise httpx.RemoteProtocolError("the head of the upstream's answer is too large")
+        if name == b"content-length":
+            self._has_framing = True
+        elif name == b"transfer-encoding":
+            self._has_framing = True
+            if value.lower() != b"chunked":
+                raise httpx.RemoteProtocolError("the upstream's transfer-encoding is not understood")
 
     def on_headers_complete(self) -> None:
         if self.is_complete:
@@ -182,6 +190,7 @@ class UpstreamConnection(asyncio.Protocol):
             if status == 101:
                 raise httpx.RemoteProtocolError("the upstream switched protocols unasked")
             self.headers = []
+            self._has_framing = False
             return
         if status < 100:
             raise httpx.RemoteProtocolError("the upstream's answer has no valid status")
@@ -194,14 +203,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.is_complete = True
             self._is_framed = True
             return
-        self._is_framed = status in (204, 304)
-        for name, value in self.headers:
-            if name == b"content-length":
-                self._is_framed = True
-            elif name == b"transfer-encoding":
-                self._is_framed = True
-                if value.lower() != b"chunked":
-                    raise httpx.RemoteProtocolError("the upstream's transfer-encoding is not understood")
+        self._is_framed = self._has_framing or status in (204, 304)
 
     def on_message_complete(self) -> None:
         if self.has_head:
