@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from discovery.compile.index import Index
 from discovery.resources.collection import Origin, Resources
 from discovery.resources.meta import ObjectKey, Resource
 from discovery.resources.problem import Problem, Severity
+from discovery.slices import Steps, collect
 from discovery.snapshot import Membership, Routing
 from discovery.status import Condition, ObjectStatus
 
@@ -15,29 +17,33 @@ from discovery.status import Condition, ObjectStatus
 _BAD = {"Accepted": "False", "ResolvedRefs": "False", "PartiallyInvalid": "True", "Conflicted": "True"}
 
 
-def problems_of(routing: Routing, resources: Resources) -> list[Problem]:
+def problem_steps(routing: Routing, resources: Resources) -> Steps[list[Problem]]:
     """A line for everything that a condition objects to, with the place of the object; none is there twice."""
-    found: dict[tuple[object, ...], Problem] = {}
+    found: dict[tuple[str, ...], Problem] = {}
     for status in routing.statuses:
         for condition in status.conditions:
             # A Gateway's own ListenersNotValid repeats what its listeners say.
             if _BAD.get(condition.type) == condition.status and condition.reason != "ListenersNotValid":
                 for problem in _problems(status, condition, resources.origins):
                     found.setdefault((problem.kind, problem.namespace, problem.name, str(problem)), problem)
+        yield
     return list(found.values())
 
 
-def warnings_of(
+def warning_steps(
     membership: Membership, resources: Resources, *, ignored_policies: frozenset[str] = frozenset()
-) -> list[Problem]:
+) -> Steps[list[Problem]]:
     """What is served, but perhaps not as one might think."""
-    return [
-        *_parents_without_gateway(resources),
-        *_foreign_parents(resources),
-        *_ignored(resources, ignored_policies),
-        *_target_models(resources),
-        *_empty_pools(membership, resources),
-    ]
+    found = yield from collect(
+        chain(
+            _parents_without_gateway(resources),
+            _foreign_parents(resources),
+            _ignored(resources, ignored_policies),
+            _target_models(resources),
+            _empty_pools(membership, resources),
+        )
+    )
+    return found
 
 
 def _problems(status: ObjectStatus, condition: Condition, origins: Mapping[ObjectKey, Origin]) -> Iterator[Problem]:
@@ -92,6 +98,8 @@ def _target_models(resources: Resources) -> Iterator[Problem]:
 
 
 def _empty_pools(membership: Membership, resources: Resources) -> Iterator[Problem]:
+    if not resources.inference_pools:
+        return
     index = Index(resources)
     for pool in resources.inference_pools:
         if not membership.get(index.pool_id(pool)):

@@ -11,6 +11,7 @@ from discovery.snapshot import (
     Filters,
     HeaderMutation,
     Listener,
+    Mirror,
     PathRewrite,
     Redirect,
     Refusal,
@@ -102,9 +103,19 @@ def _describe_rule(rule: Rule) -> Json:
     }
     if rule.redirect is not None:
         described["redirect"] = _describe_redirect(rule.redirect)
+    if rule.mirrors:
+        described["mirrors"] = [_describe_mirror(mirror) for mirror in rule.mirrors]
     if rule.refusal is not None:
         described["refusal"] = _describe_refusal(rule.refusal)
     return described
+
+
+def _describe_mirror(mirror: Mirror) -> Json:
+    return {
+        "name": mirror.name,
+        "backend": mirror.backend.id,
+        "fraction": {"numerator": mirror.numerator, "denominator": mirror.denominator},
+    }
 
 
 def _describe_ref(ref: BackendRef) -> Json:
@@ -196,6 +207,8 @@ def _describe_status(status: ObjectStatus) -> Json:
         described["parent"] = status.parent
     if status.attached_routes is not None:
         described["attachedRoutes"] = status.attached_routes
+    if status.supported_kinds is not None:
+        described["supportedKinds"] = [{"group": group, "kind": kind} for group, kind in status.supported_kinds]
     return described
 
 

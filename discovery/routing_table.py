@@ -11,13 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from operator import attrgetter
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from discovery.snapshot import ModelCard, Rule
+from discovery.slices import Steps, run_at_once
+from discovery.snapshot import EXACT_RANK, ModelCard, Rule
 
 if TYPE_CHECKING:
     import re2
+
+_Rank = tuple[object, ...]
 
 MODEL_HEADER = b"x-gateway-model-name"
 MODEL_HEADERS = (MODEL_HEADER, b"x-ai-eg-model")  # two names of one fact: what the body says
@@ -62,7 +66,7 @@ class RouteEntry:
     """One match of one rule. Names in ``headers`` are unique; the model's header has the name MODEL_HEADER."""
 
     rule: Rule
-    hostnames: tuple[str, ...] = ()  # lower case, may start with "*."; none: every host
+    hostnames: tuple[str, ...] = ()  # the route's that overlap with the listener's: lower case, may start with "*."
     path_kind: PathKind = PathKind.PREFIX
     path: str = "/"  # a prefix may end with a slash, which says nothing
     path_regex: re2._Regexp[bytes] | None = field(default=None, compare=False)
@@ -80,49 +84,97 @@ class RouteEntry:
 
 
 class RoutingTable:
-    """The rules attached to one listener, in the order in which Gateway API ranks their matches."""
+    """The rules attached to one listener, in the order in which Gateway API ranks their matches.
 
-    def __init__(self, entries: Iterable[RouteEntry] = ()) -> None:
-        self.entries = tuple(entries)
-        by_host: dict[str | None, list[RouteEntry]] = {}
-        for entry in self.entries:
-            for hostname in dict.fromkeys(entry.hostnames) if entry.hostnames else (None,):
-                by_host.setdefault(hostname, []).append(entry)
-        self._any = _Bucket(by_host.pop(None, ()))
-        self._exact = {name: _Bucket(found) for name, found in by_host.items() if not _is_wildcard(name)}
-        self._wildcards = {(name or "")[1:]: _Bucket(found) for name, found in by_host.items() if _is_wildcard(name)}
+    A request belongs to the most specific of the hostnames that routes and listener agree on, and to that one alone:
+    where none of its rules matches, a less specific hostname's are not asked. Gateway API gives precedence to the more
+    specific name without saying what follows when its rules do not match; in Envoy a name is a virtual host, and a
+    request has just one. A route without hostnames is there under the listener's. Of routes that agree with the
+    listener on the same name, the one whose own hostname is more specific ranks first (HTTPRouteSpec.Hostnames).
+    """
+
+    def __init__(self, entries: Iterable[RouteEntry] = (), *, hostname: str | None = None) -> None:
+        run_at_once(self._fill(entries, hostname))
+
+    @classmethod
+    def build_steps(cls, entries: Iterable[RouteEntry], *, hostname: str | None = None) -> Steps[RoutingTable]:
+        """``RoutingTable(entries)`` in steps."""
+        table = cls.__new__(cls)
+        yield from table._fill(entries, hostname)
+        return table
 
     def match(self, request: RouteRequest) -> Rule | None:
         """The rule that takes this request, or None."""
-        if self._exact or self._wildcards:
-            for bucket in self._specific_buckets(request.host):
-                rule = bucket.match(request)
-                if rule is not None:
-                    return rule
-        return self._any.match(request)
+        bucket = self._bucket(request.host) if self._has_hostnames else self._any
+        return bucket.match(request) if bucket is not None else None
 
     def models(self, host: str) -> tuple[ModelCard, ...]:
         """The models that the rules for this host name, sorted by id, each once."""
-        cards: dict[str, ModelCard] = {}
-        for bucket in (*self._specific_buckets(host), self._any):
-            for name, card in bucket.cards.items():
-                cards.setdefault(name, card)
-        return tuple(cards[name] for name in sorted(cards))
+        bucket = self._bucket(host)
+        return tuple(bucket.cards[name] for name in sorted(bucket.cards)) if bucket is not None else ()
 
-    def _specific_buckets(self, host: str) -> list[_Bucket]:
-        """Of the hostnames that match, the most specific first."""
-        found: list[_Bucket] = []
+    def hostname_for(self, host: str) -> str | None:
+        """The most specific hostname that routes are attached under and that this host has; None takes every host."""
+        if host in self._exact:
+            return host
+        suffix = self._suffix_for(host)
+        return f"*{suffix}" if suffix is not None else None
+
+    def _fill(self, entries: Iterable[RouteEntry], hostname: str | None) -> Steps[None]:
+        self.entries = tuple(entries)
+        self.hostname = hostname
+        self._any: _Bucket | None = None
+        self._exact: dict[str, _Bucket] = {}
+        self._wildcards: dict[str, _Bucket] = {}  # by what follows the asterisk
+        for entry in self.entries:
+            for name, own_rank in _agreed(entry.hostnames, hostname).items():
+                self._bucket_named(name).add(entry, own_rank)
+            yield
+        buckets = [*self._exact.values(), *self._wildcards.values(), *([self._any] if self._any else ())]
+        for bucket in buckets:
+            yield from bucket.sort()
+        self._has_hostnames = bool(self._exact or self._wildcards)
+
+    def _bucket_named(self, name: str | None) -> _Bucket:
+        if name is None:
+            self._any = self._any or _Bucket()
+            return self._any
+        if name.startswith("*."):
+            return self._wildcards.setdefault(name[1:], _Bucket())
+        return self._exact.setdefault(name, _Bucket())
+
+    def _bucket(self, host: str) -> _Bucket | None:
         exact = self._exact.get(host)
         if exact is not None:
-            found.append(exact)
+            return exact
+        suffix = self._suffix_for(host)
+        return self._any if suffix is None else self._wildcards[suffix]
+
+    def _suffix_for(self, host: str) -> str | None:
+        """The longest that a wildcard has."""
         if self._wildcards:
             dot = host.find(".", 1)
             while dot != -1:
-                bucket = self._wildcards.get(host[dot:])
-                if bucket is not None:
-                    found.append(bucket)
+                if host[dot:] in self._wildcards:
+                    return host[dot:]
                 dot = host.find(".", dot + 1)
-        return found
+        return None
+
+
+def _agreed(hostnames: tuple[str, ...], listener: str | None) -> dict[str | None, int]:
+    """The names that a route and its listener agree on, with how specific the route's own name is."""
+    agreed: dict[str | None, int] = {} if hostnames else {listener: 0}
+    for own in hostnames:
+        name = own if listener is None or not own.startswith("*.") else narrower(own, listener)
+        agreed[name] = max(agreed.get(name, 0), len(own) if own.startswith("*.") else EXACT_RANK)
+    return agreed
+
+
+def narrower(one: str, other: str) -> str:
+    """Of two hostnames that overlap the one that stands for less: an exact one, else the longer."""
+    if one.startswith("*.") != other.startswith("*."):
+        return other if one.startswith("*.") else one
+    return max(one, other, key=len)
 
 
 class _Candidate:
@@ -130,7 +182,7 @@ class _Candidate:
 
     __slots__ = ("exact", "headers", "method", "models", "prefix", "prefix_slash", "query", "rank", "regex", "rule")
 
-    def __init__(self, entry: RouteEntry, rank: int) -> None:
+    def __init__(self, entry: RouteEntry, rank: _Rank) -> None:
         self.rank = rank
         self.rule = entry.rule
         self.method = entry.method
@@ -146,20 +198,33 @@ class _Candidate:
 class _Bucket:
     """The entries of one hostname."""
 
-    __slots__ = ("_by_model", "_others", "cards")
+    __slots__ = ("_by_model", "_card_ranks", "_others", "cards")
 
-    def __init__(self, entries: Iterable[RouteEntry]) -> None:
+    def __init__(self) -> None:
         self._by_model: dict[bytes, list[_Candidate]] = {}
         self._others: list[_Candidate] = []
-        self.cards: dict[str, ModelCard] = {}
-        for rank, entry in enumerate(sorted(entries, key=RouteEntry.precedence)):
-            for card in entry.cards:
-                self.cards.setdefault(card.id, card)
-            models = {p.value for p in entry.headers if p.name == MODEL_HEADER and p.value is not None}
-            if not models:
-                self._others.append(_Candidate(entry, rank))
-            elif len(models) == 1:  # of two different ones, one never holds
-                self._by_model.setdefault(next(iter(models)) or b"", []).append(_Candidate(entry, rank))
+        self.cards: dict[str, ModelCard] = {}  # of two with one id, that of the entry that ranks first
+        self._card_ranks: dict[str, _Rank] = {}
+
+    def add(self, entry: RouteEntry, own_rank: int) -> None:
+        """``sort`` comes after the last one."""
+        rank: _Rank = (-own_rank, *entry.precedence())
+        for card in entry.cards:
+            if card.id not in self._card_ranks or rank < self._card_ranks[card.id]:
+                self.cards[card.id], self._card_ranks[card.id] = card, rank
+        models = {p.value for p in entry.headers if p.name == MODEL_HEADER and p.value is not None}
+        if not models:
+            self._others.append(_Candidate(entry, rank))
+        elif len(models) == 1:  # of two different ones, one never holds
+            self._by_model.setdefault(next(iter(models)) or b"", []).append(_Candidate(entry, rank))
+
+    def sort(self) -> Steps[None]:
+        """Each list by itself, so that 10,000 models are 10,000 short lists."""
+        self._card_ranks.clear()
+        for candidates in (self._others, *self._by_model.values()):
+            if len(candidates) > 1:
+                candidates.sort(key=attrgetter("rank"))
+            yield
 
     def match(self, request: RouteRequest) -> Rule | None:
         headers = request.headers
@@ -179,7 +244,7 @@ class _Bucket:
 
 
 def _first(
-    candidates: list[_Candidate], request: RouteRequest, model: bytes | None, before: int | None
+    candidates: list[_Candidate], request: RouteRequest, model: bytes | None, before: _Rank | None
 ) -> _Candidate | None:
     """The first candidate that takes the request and ranks before ``before``."""
     path, method = request.path, request.method
@@ -226,7 +291,3 @@ def _first_values(query: bytes) -> dict[bytes, bytes]:
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1"):
         values.setdefault(name.encode("latin-1"), value.encode("latin-1"))
     return values
-
-
-def _is_wildcard(hostname: str | None) -> bool:
-    return hostname is not None and hostname.startswith("*.")

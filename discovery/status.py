@@ -33,7 +33,8 @@ class ObjectStatus:
     kind: str
     namespace: str
     name: str
-    parent: str | None = None  # "namespace/gateway[/listener]"
+    parent: str | None = None  # "namespace/gateway[/listener][:port]", or what a policy is for
     conditions: tuple[Condition, ...] = ()
     group: str = ""
-    attached_routes: int | None = None  # of a listener
+    attached_routes: int | None = None  # of a listener: how many routes are attached to it and accepted
+    supported_kinds: tuple[tuple[str, str], ...] | None = None  # of a listener: (group, kind)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from discovery.compile.index import Index, Route
 from discovery.resources.gateway_api import Gateway, GatewayListener, ParentReference
-from discovery.resources.meta import ENVOY_AI_GATEWAY, GATEWAY_API
+from discovery.resources.meta import ENVOY_AI_GATEWAY, GATEWAY_API, age_of
 from discovery.snapshot import hostname_rank
 from discovery.status import Condition, ObjectStatus
 
@@ -24,6 +23,7 @@ class ListenerPlan:
     hostname: str | None = None
     rejection: Condition | None = None  # why it is not served
     bad_kinds: bool = False  # allowedRoutes.kinds names a kind that we do not serve
+    has_protocol_conflict: bool = False  # an HTTP listener, which is served, has the same port
     routes: list[Route] = field(default_factory=list)
 
     @property
@@ -67,16 +67,20 @@ class RouteAttachments:
     parents: list[tuple[str | None, Condition]] = field(default_factory=list)  # parent and its Accepted
 
 
-def plan_listeners(index: Index) -> list[ListenerPlan]:
+def plan_listeners(index: Index, *, by_port: bool = False) -> list[ListenerPlan]:
     """Every listener of every Gateway, or the one implicit listener where there is no Gateway.
 
-    All HTTP listeners share a port and are told apart by hostname, so of two with the same one the later is Conflicted.
+    Listeners that share a port are told apart by hostname, so of two with the same one the later is Conflicted. Unless
+    ``by_port``, all HTTP listeners share one.
     """
-    gateways = sorted(index.resources.gateways, key=_age)
+    gateways = sorted(index.resources.gateways, key=age_of)
     if not gateways:
         return [ListenerPlan()]
     plans: list[ListenerPlan] = []
-    taken: dict[str | None, str] = {}
+    taken: dict[tuple[int | None, str | None], str] = {}
+    http_ports = {
+        listener.port for gateway in gateways for listener in gateway.spec.listeners if listener.protocol == "HTTP"
+    }
     for gateway in gateways:
         for listener in gateway.spec.listeners:
             hostname = listener.hostname.lower() if listener.hostname else None
@@ -84,7 +88,9 @@ def plan_listeners(index: Index) -> list[ListenerPlan]:
             kinds = {(kind.group, kind.kind) for kind in listener.allowed_routes.kinds}
             plan.bad_kinds = bool(kinds - _SUPPORTED_KINDS)
             plans.append(plan)
+            place = (listener.port if by_port else None, hostname)
             if listener.protocol != "HTTP":
+                plan.has_protocol_conflict = listener.port in http_ports and listener.protocol != "UDP"
                 plan.rejection = Condition(
                     type="Accepted",
                     status="False",
@@ -92,16 +98,17 @@ def plan_listeners(index: Index) -> list[ListenerPlan]:
                     message=f"protocol {listener.protocol} is not supported, its routes are not served",
                     observed_generation=gateway.metadata.generation,
                 )
-            elif hostname in taken:
+            elif place in taken:
+                shared = f"port {listener.port} is shared" if by_port else "all HTTP listeners share one port"
                 plan.rejection = Condition(
                     type="Conflicted",
                     status="True",
                     reason="HostnameConflict",
-                    message=f"all HTTP listeners share one port, and listener {taken[hostname]} has the same hostname",
+                    message=f"{shared}, and listener {taken[place]} has the same hostname",
                     observed_generation=gateway.metadata.generation,
                 )
             else:
-                taken[hostname] = plan.name
+                taken[place] = plan.name
     return plans
 
 
@@ -195,8 +202,8 @@ def _overlap(one: str, other: str) -> bool:
     return hostname_rank(other, one) >= 0
 
 
-def listener_statuses(plans: list[ListenerPlan]) -> Iterator[ObjectStatus]:
-    """Conditions of each Gateway and of each of its listeners."""
+def listener_statuses(plans: list[ListenerPlan], attached: Mapping[str, int]) -> Iterator[ObjectStatus]:
+    """Conditions of each Gateway and of each of its listeners. ``attached``: accepted routes by the listener's name."""
     gateways: dict[int, list[ListenerPlan]] = {}
     for plan in plans:
         if plan.gateway is not None:
@@ -206,7 +213,7 @@ def listener_statuses(plans: list[ListenerPlan]) -> Iterator[ObjectStatus]:
         if gateway is not None:
             yield _gateway_status(gateway, own)
             for plan in own:
-                yield _listener_status(gateway, plan)
+                yield _listener_status(gateway, plan, attached.get(plan.name, 0))
 
 
 def _gateway_status(gateway: Gateway, plans: list[ListenerPlan]) -> ObjectStatus:
@@ -234,7 +241,7 @@ def _gateway_status(gateway: Gateway, plans: list[ListenerPlan]) -> ObjectStatus
     )
 
 
-def _listener_status(gateway: Gateway, plan: ListenerPlan) -> ObjectStatus:
+def _listener_status(gateway: Gateway, plan: ListenerPlan, attached: int) -> ObjectStatus:
     generation = gateway.metadata.generation
     rejection = plan.rejection
     is_accepted = rejection is None or rejection.type != "Accepted"
@@ -255,9 +262,7 @@ def _listener_status(gateway: Gateway, plan: ListenerPlan) -> ObjectStatus:
             message="allowedRoutes names a kind that is not served" if plan.bad_kinds else "",
             observed_generation=generation,
         ),
-        rejection
-        if rejection is not None and rejection.type == "Conflicted"
-        else Condition(type="Conflicted", status="False", reason="NoConflicts", observed_generation=generation),
+        _conflicted(plan, generation),
     ]
     return ObjectStatus(
         group=gateway.group,
@@ -266,8 +271,30 @@ def _listener_status(gateway: Gateway, plan: ListenerPlan) -> ObjectStatus:
         name=gateway.name,
         parent=plan.name,
         conditions=tuple(conditions),
-        attached_routes=len(plan.routes),
+        attached_routes=attached,
+        supported_kinds=_supported_kinds(plan),
     )
+
+
+def _conflicted(plan: ListenerPlan, generation: int | None) -> Condition:
+    if plan.rejection is not None and plan.rejection.type == "Conflicted":
+        return plan.rejection
+    has_conflict = plan.has_protocol_conflict
+    return Condition(
+        type="Conflicted",
+        status="True" if has_conflict else "False",
+        reason="ProtocolConflict" if has_conflict else "NoConflicts",
+        message="an HTTP listener has the same port" if has_conflict else "",
+        observed_generation=generation,
+    )
+
+
+def _supported_kinds(plan: ListenerPlan) -> tuple[tuple[str, str], ...]:
+    """Of the kinds that the listener allows those that we serve; of a protocol that we do not serve, none."""
+    if plan.listener is None or plan.listener.protocol != "HTTP":
+        return ()
+    kinds = tuple((kind.group, kind.kind) for kind in plan.listener.allowed_routes.kinds)
+    return tuple(kind for kind in kinds or sorted(_SUPPORTED_KINDS, reverse=True) if kind in _SUPPORTED_KINDS)
 
 
 def _is_named(listener: GatewayListener, ref: ParentReference) -> bool:
@@ -276,7 +303,8 @@ def _is_named(listener: GatewayListener, ref: ParentReference) -> bool:
 
 def _parent_name(route: Route, ref: ParentReference) -> str:
     section = f"/{ref.section_name}" if ref.section_name else ""
-    return f"{ref.namespace or route.namespace}/{ref.name}{section}"
+    port = f":{ref.port}" if ref.port else ""
+    return f"{ref.namespace or route.namespace}/{ref.name}{section}{port}"
 
 
 def _accepted(route: Route) -> Condition:
@@ -287,8 +315,3 @@ def _accepted(route: Route) -> Condition:
 def _rejected(route: Route, reason: str, message: str) -> Condition:
     generation = route.metadata.generation
     return Condition(type="Accepted", status="False", reason=reason, message=message, observed_generation=generation)
-
-
-def _age(gateway: Gateway) -> float:
-    created = gateway.metadata.created
-    return math.inf if created is None else created

@@ -32,8 +32,8 @@ class CompiledFilters:
 def compile_filters(filters: Sequence[RouteFilter], *, prefix: str, is_backend_ref: bool) -> CompiledFilters:
     """The filters of a rule whose (only) PathPrefix is ``prefix``, or of one of its backendRefs.
 
-    RequestMirror is left out: decoding warns that it is not implemented. A filter that would have to answer or to
-    decide, and that we do not implement, must not be skipped.
+    RequestMirror is left out: rules.py resolves its backendRef. A filter that would have to answer or to decide, and
+    that we do not implement, must not be skipped.
     """
     request_headers: HeaderMutation | None = None
     response_headers: HeaderMutation | None = None

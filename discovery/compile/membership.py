@@ -19,6 +19,7 @@ from discovery.resources.envoy_ai_gateway import AIServiceBackend, VersionedSche
 from discovery.resources.envoy_gateway import Backend
 from discovery.resources.inference import InferencePool
 from discovery.resources.meta import has_labels
+from discovery.slices import Steps, run_at_once
 from discovery.snapshot import Endpoint, Membership, ReplacePrefix
 
 # Data-parallel ranks that serve: the ports of a pod that take requests, of those that its pool names.
@@ -29,14 +30,21 @@ DEFAULT_HTTP_PORT = 80
 
 def compile_membership(resources: Resources, *, previous: Membership | None = None) -> Membership:
     """The endpoints of every backend. Of ``previous`` each part that is the same is kept, or all of it."""
-    compiler = _Compiler(resources, previous or {})
-    membership = compiler.compile()
-    if previous is None:
-        return MappingProxyType(membership)
-    kept = {key: previous[key] if previous.get(key) == value else value for key, value in membership.items()}
-    if len(kept) == len(previous) and all(value is previous.get(key) for key, value in kept.items()):
-        return previous
-    return MappingProxyType(kept)
+    return run_at_once(membership_steps(resources, previous=previous))
+
+
+def membership_steps(resources: Resources, *, previous: Membership | None = None) -> Steps[Membership]:
+    """``compile_membership`` in steps."""
+    before = previous or {}
+    compiler = _Compiler(resources, before)
+    membership: dict[str, tuple[Endpoint, ...]] = {}
+    for key, endpoints in compiler.compile():
+        membership[key] = before[key] if before.get(key) == endpoints else endpoints
+        yield
+    if previous is not None and len(membership) == len(previous):
+        if all(value is previous.get(key) for key, value in membership.items()):
+            return previous
+    return MappingProxyType(membership)
 
 
 class _Compiler:
@@ -51,18 +59,16 @@ class _Compiler:
             self._slices[piece.namespace, piece.service].append(piece)
         self._urls = {(e.address, e.port): e.url for endpoints in previous.values() for e in endpoints}
 
-    def compile(self) -> dict[str, tuple[Endpoint, ...]]:
-        membership: dict[str, tuple[Endpoint, ...]] = {}
+    def compile(self) -> Iterator[tuple[str, tuple[Endpoint, ...]]]:
         for backend in self._resources.backends:
-            membership[f"Backend/{backend.path}"] = self._of_backend(backend)
+            yield f"Backend/{backend.path}", self._of_backend(backend)
         for ai_backend in self._resources.ai_service_backends:
-            membership[f"AIServiceBackend/{ai_backend.path}"] = self._of_ai_service_backend(ai_backend)
+            yield f"AIServiceBackend/{ai_backend.path}", self._of_ai_service_backend(ai_backend)
         for pool in self._resources.inference_pools:
-            membership[self._index.pool_id(pool)] = _unique(self._of_pool(pool))
+            yield self._index.pool_id(pool), _unique(self._of_pool(pool))
         for service in self._resources.services:
             for port in service.spec.ports:
-                membership[f"Service/{service.path}:{port.port}"] = _unique(self._of_service(service, port))
-        return membership
+                yield f"Service/{service.path}:{port.port}", _unique(self._of_service(service, port))
 
     def _of_backend(self, backend: Backend) -> tuple[Endpoint, ...]:
         if backend_fault(backend) is not None:

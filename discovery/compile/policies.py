@@ -7,7 +7,8 @@ whose missing part restricts, is invalid, and what it covers is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from discovery.compile.attachment import ListenerPlan
@@ -24,6 +25,7 @@ from discovery.resources.envoy_gateway import BackendTrafficPolicy, ClientTraffi
 from discovery.resources.gateway_api import RouteRule
 from discovery.resources.meta import Resource, UnimplementedPolicy, age_of
 from discovery.resources.quantities import parse_duration, parse_quantity
+from discovery.slices import Steps
 from discovery.snapshot import DEFAULT_BODY_LIMIT, Refusal, RulePolicy
 from discovery.status import Cause, Condition, ObjectStatus
 
@@ -31,25 +33,43 @@ NEVER_SECONDS = 365 * 24 * 3600.0  # what "0s" means for a time that cannot be l
 
 DEFAULT_POLICY = RulePolicy()
 
+_MAX_SHOWN = 10  # targets in a message
+
 _ATTACHED_KINDS = frozenset({"Gateway", "HTTPRoute", "AIGatewayRoute"})
 _BACKEND_KINDS = frozenset({"Service", "Backend", "InferencePool", "AIServiceBackend"})
+
+
+P = TypeVar("P", BackendTrafficPolicy, ClientTrafficPolicy)
 
 
 class Policies:
     """All policies, by what they are for."""
 
-    def __init__(self, index: Index, plans: Sequence[ListenerPlan], *, ignored: frozenset[str]) -> None:
-        resources = index.resources
-        targets = PolicyTargets(index)
+    def __init__(self, index: Index, plans: Sequence[ListenerPlan]) -> None:
         self._is_implicit = plans[0].gateway is None
-        self._backend = _Claims(resources.backend_traffic_policies, targets)
-        self._client = _Claims(resources.client_traffic_policies, targets)
+        self._backend = _Claims[BackendTrafficPolicy]()
+        self._client = _Claims[ClientTrafficPolicy]()
         self._unimplemented: dict[Target, UnimplementedPolicy] = {}
         self._unimplemented_statuses: list[ObjectStatus] = []
+        self._routes = index.routes
+        self._plans = plans
+        self._routes_below: dict[Target, set[tuple[str, str]]] | None = None  # filled when all routes are attached
+
+    def fill(self, index: Index, *, ignored: frozenset[str]) -> Steps[None]:
+        """Learn all policies, before any rule is asked for. ``ignored``: kinds of unimplemented ones to do without."""
+        resources = index.resources
+        if not (
+            resources.backend_traffic_policies or resources.client_traffic_policies or resources.unimplemented_policies
+        ):
+            return
+        targets = PolicyTargets()
+        yield from targets.fill(index)
+        yield from self._backend.fill(resources.backend_traffic_policies, targets)
+        yield from self._client.fill(resources.client_traffic_policies, targets)
         for policy in resources.unimplemented_policies:
             if policy.kind not in ignored:
                 self._add_unimplemented(policy, targets)
-        self._routes = index.routes
+            yield
 
     def policy_for(
         self, route: Route, rule: RouteRule | AIRouteRule, plan: ListenerPlan
@@ -96,11 +116,45 @@ class Policies:
         """What became of each policy, for each of its targets."""
         for policy, target, condition in self._backend.outcomes:
             causes = tuple(_restriction_causes(policy.restrictions)) if condition is None else ()
-            yield _status(policy, target, condition or _invalid(policy, causes) or _accepted(policy))
+            overridden = self._overridden(self._backend, policy, target) if condition is None else []
+            yield _status(policy, target, condition or _invalid(policy, causes) or _accepted(policy), *overridden)
         for client, target, condition in self._client.outcomes:
             causes = _client_causes(client) if condition is None else ()
-            yield _status(client, target, condition or _invalid(client, causes) or _accepted(client))
+            overridden = self._overridden(self._client, client, target) if condition is None else []
+            yield _status(client, target, condition or _invalid(client, causes) or _accepted(client), *overridden)
         yield from self._unimplemented_statuses
+
+    def _overridden(self, claims: _Claims[P], policy: P, target: Target | None) -> list[Condition]:
+        """What is below a policy's target and has a policy of the same kind of its own: there this one says nothing."""
+        if target is None or len(claims.targets) < 2:
+            return []
+        if target.kind == "Gateway":
+            below = [other for other in claims.targets if other != target and self._is_below(other, target)]
+        else:
+            below = [other for other in claims.sections_of(target) if other != target and not target.section]
+        if not below:
+            return []
+        shown = ", ".join(str(other) for other in below[:_MAX_SHOWN]) + (", …" if len(below) > _MAX_SHOWN else "")
+        return [
+            Condition(
+                type="Overridden",
+                status="True",
+                reason="Overridden",
+                message=f"another {policy.kind} says it for {shown}",
+                observed_generation=policy.metadata.generation,
+            )
+        ]
+
+    def _is_below(self, other: Target, gateway: Target) -> bool:
+        if other.kind == "Gateway":
+            return not gateway.section and other.section != "" and other[:3] == gateway[:3]
+        if self._routes_below is None:
+            self._routes_below = defaultdict(set)
+            for plan in self._plans:
+                for route in plan.routes:
+                    for above in self._gateway_targets(route, plan):
+                        self._routes_below[above].add((route.namespace, route.name))
+        return (other.namespace, other.name) in self._routes_below[gateway]
 
     def _client_policy(self, plan: ListenerPlan, targets: Sequence[Target]) -> ClientTrafficPolicy | None:
         return self._client.first([*listener_targets(plan), *targets])
@@ -142,18 +196,28 @@ def compile_rule_policy(rule: RouteRule | AIRouteRule, policy: BackendTrafficPol
     return DEFAULT_POLICY if compiled == DEFAULT_POLICY else compiled
 
 
-P = TypeVar("P", BackendTrafficPolicy, ClientTrafficPolicy)
-
-
 class _Claims(Generic[P]):
     """Which policy of one kind has which target."""
 
-    def __init__(self, policies: Sequence[P], targets: PolicyTargets) -> None:
+    def __init__(self) -> None:
         self._owners: dict[Target, P] = {}
+        self._by_object: dict[tuple[str, str, str], list[Target]] = defaultdict(list)
         self.outcomes: list[tuple[P, Target | None, Condition | None]] = []
+
+    def fill(self, policies: Sequence[P], targets: PolicyTargets) -> Steps[None]:
         for policy in sorted(policies, key=age_of):
             for target in targets.of(policy, policy.spec):
                 self.outcomes.append((policy, target, self._claim(policy, target, targets)))
+            yield
+
+    @property
+    def targets(self) -> Collection[Target]:
+        """Everything that a policy of this kind is for."""
+        return self._owners.keys()
+
+    def sections_of(self, target: Target) -> Sequence[Target]:
+        """Those of one object, the object itself among them."""
+        return self._by_object[target[:3]]
 
     def first(self, targets: Sequence[Target]) -> P | None:
         for target in targets:
@@ -166,7 +230,9 @@ class _Claims(Generic[P]):
         if not targets.exists(target):
             return _rejection(policy, "TargetNotFound", f"there is no {target}")
         owner = self._owners.setdefault(target, policy)
-        if owner is not policy:
+        if owner is policy:
+            self._by_object[target[:3]].append(target)
+        else:
             return _rejection(policy, "Conflicted", f"{owner.path} is for {target} already")
         return None
 
@@ -216,12 +282,12 @@ def _accepted(policy: Resource) -> Condition:
     return Condition(type="Accepted", status="True", reason="Accepted", observed_generation=generation)
 
 
-def _status(policy: Resource, target: Target | None, condition: Condition) -> ObjectStatus:
+def _status(policy: Resource, target: Target | None, *conditions: Condition) -> ObjectStatus:
     return ObjectStatus(
         group=policy.group,
         kind=policy.kind,
         namespace=policy.namespace,
         name=policy.name,
         parent=str(target) if target is not None else None,
-        conditions=(condition,),
+        conditions=conditions,
     )

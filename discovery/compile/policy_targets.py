@@ -9,6 +9,7 @@ from typing import NamedTuple
 from discovery.compile.attachment import ListenerPlan
 from discovery.compile.index import Index, Route
 from discovery.resources.meta import PolicySpec, Resource
+from discovery.slices import Steps
 
 
 class Target(NamedTuple):
@@ -27,9 +28,12 @@ class Target(NamedTuple):
 class PolicyTargets:
     """Names and labels that policies can target."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self) -> None:
         self._sections: dict[tuple[str, str, str], set[str]] = defaultdict(set)
         self._labels: dict[tuple[str, str, str], dict[str, str]] = {}
+
+    def fill(self, index: Index) -> Steps[None]:
+        """Learn all names, before any policy is asked for."""
         for gateway in index.resources.gateways:
             self._add("Gateway", gateway, {listener.name for listener in gateway.spec.listeners})
         for route in index.routes:
@@ -41,6 +45,7 @@ class PolicyTargets:
                 for target in parent_targets(route):
                     self._sections["Gateway", target.namespace, target.name].add(target.section)
                     self._labels.setdefault(("Gateway", target.namespace, target.name), {})
+            yield
 
     def _add(self, kind: str, resource: Resource, sections: set[str]) -> None:
         key = (kind, resource.namespace, resource.name)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from discovery.compile.attachment import ListenerPlan, RouteAttachments, attach, listener_statuses, plan_listeners
 from discovery.compile.index import Index, Route
@@ -18,8 +18,9 @@ from discovery.resources.collection import Resources
 from discovery.resources.envoy_ai_gateway import AIRouteRule
 from discovery.resources.gateway_api import RouteRule
 from discovery.resources.inference import InferencePool
-from discovery.resources.meta import ObjectKey
+from discovery.resources.meta import ObjectKey, Resource
 from discovery.routing_table import PathKind, RouteEntry, RoutingTable
+from discovery.slices import Steps, collect, run_at_once
 from discovery.snapshot import Backend, Listener, Routing, Rule
 from discovery.status import Cause, Condition, ObjectStatus
 
@@ -27,13 +28,52 @@ MODELS_PATH = "/v1/models"
 
 
 def compile_routing(
-    resources: Resources, *, previous: Routing | None = None, ignored_policies: frozenset[str] = frozenset()
+    resources: Resources,
+    *,
+    previous: Routing | None = None,
+    ignored_policies: frozenset[str] = frozenset(),
+    by_port: bool = False,
 ) -> Routing:
-    """Everything that is routed by. ``ignored_policies``: kinds of policies that the operator says to do without."""
-    inputs = (resources.routing_inputs(), ignored_policies)
-    if previous is not None and previous.inputs == inputs:
-        return previous
-    return _Compiler(resources, ignored_policies).compile(inputs)
+    """Everything that is routed by. ``ignored_policies``: kinds of policies that the operator says to do without.
+
+    ``by_port``: each listener is served on its own port, so that listeners on different ports have nothing to do with
+    each other; otherwise all share one port.
+    """
+    return run_at_once(routing_steps(resources, previous=previous, ignored_policies=ignored_policies, by_port=by_port))
+
+
+def routing_steps(
+    resources: Resources,
+    *,
+    previous: Routing | None = None,
+    ignored_policies: frozenset[str] = frozenset(),
+    by_port: bool = False,
+) -> Steps[Routing]:
+    """``compile_routing`` in steps."""
+    inputs = _Inputs(resources.routing_inputs(), ignored_policies, by_port)
+    if previous is not None and isinstance(previous.inputs, _Inputs):
+        if (yield from _are_same(previous.inputs, inputs)):
+            return previous
+    return (yield from _Compiler(resources, ignored_policies, by_port=by_port).compile_steps(inputs))
+
+
+class _Inputs(NamedTuple):
+    """What a routing was compiled from."""
+
+    resources: tuple[tuple[Resource, ...], ...]
+    ignored_policies: frozenset[str]
+    by_port: bool
+
+
+def _are_same(one: _Inputs, other: _Inputs) -> Steps[bool]:
+    if one[1:] != other[1:] or [len(group) for group in one.resources] != [len(group) for group in other.resources]:
+        return False
+    for mine, its in zip(one.resources, other.resources, strict=True):
+        for a, b in zip(mine, its, strict=True):
+            if a is not b and a != b:
+                return False
+            yield
+    return True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,32 +84,54 @@ class _RouteState:
     attachments: RouteAttachments
     rules: tuple[CompiledRule, ...]
 
+    @property
+    def partly_invalid(self) -> list[Cause]:
+        """What of its rules cannot be served as it is written."""
+        return [cause for rule in self.rules for cause in (*rule.matches.causes, *rule.unsupported)]
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether any of its rules can be served."""
+        return not self.partly_invalid or any(rule.matches.matches and rule.is_supported for rule in self.rules)
+
 
 class _Compiler:
-    def __init__(self, resources: Resources, ignored: frozenset[str]) -> None:
+    def __init__(self, resources: Resources, ignored: frozenset[str], *, by_port: bool) -> None:
         self._resources = resources
         self._index = Index(resources)
-        self._plans = plan_listeners(self._index)
-        self._policies = Policies(self._index, self._plans, ignored=ignored)
+        self._plans = plan_listeners(self._index, by_port=by_port)
+        self._policies = Policies(self._index, self._plans)
+        self._ignored = ignored
+        self._attached: Counter[str] = Counter()  # accepted routes by the listener's name
         self._entries: dict[int, list[RouteEntry]] = defaultdict(list)  # by id() of the plan
         self._rules: list[Rule] = []
 
-    def compile(self, inputs: object) -> Routing:
-        states = [self._compile_route(route) for route in self._index.routes]
-        for state in states:
-            self._add_entries(state)
+    def compile_steps(self, inputs: object) -> Steps[Routing]:
+        yield from self._policies.fill(self._index, ignored=self._ignored)
+        states: list[_RouteState] = []
         backends: dict[str, Backend] = {}
         models: set[str] = {model.spec.model_name for model in self._resources.inference_models}
-        for state in states:
+        for route in self._index.routes:
+            state = self._compile_route(route)
+            states.append(state)
+            self._add_entries(state)
+            if state.is_accepted:
+                self._attached.update(attachment.plan.name for attachment in state.attachments.attachments)
             for rule in state.rules:
                 models.update(rule.matches.models())
-                backends.update({ref.backend.id: ref.backend for ref in rule.rule.backend_refs if ref.backend})
+                backends.update({backend.id: backend for backend in rule.backends()})
+            yield
+        listeners: list[Listener] = []
+        for plan in [plan for plan in self._plans if plan.rejection is None]:
+            listener = yield from self._listener(plan)
+            listeners.append(listener)
+        statuses = yield from collect(self._statuses(states))
         return Routing(
-            listeners=tuple(self._listener(plan) for plan in self._plans if plan.rejection is None),
+            listeners=tuple(listeners),
             backends=MappingProxyType(backends),
             rules=tuple(self._rules),
             model_names=frozenset(models),
-            statuses=tuple(self._statuses(states)),
+            statuses=tuple(statuses),
             inputs=inputs,
         )
 
@@ -115,13 +177,14 @@ class _Compiler:
                         )
                     )
 
-    def _listener(self, plan: ListenerPlan) -> Listener:
+    def _listener(self, plan: ListenerPlan) -> Steps[Listener]:
         entries = self._entries[id(plan)]
+        table = yield from RoutingTable.build_steps(entries, hostname=plan.hostname)
         return Listener(
             name=plan.name,
             hostname=plan.hostname,
             port=plan.listener.port if plan.listener is not None else None,
-            table=RoutingTable(entries),
+            table=table,
             body_limit=self._policies.body_limit(plan),
             names_models_path=any(
                 entry.path_kind is not PathKind.REGULAR_EXPRESSION and entry.path.rstrip("/") == MODELS_PATH
@@ -130,7 +193,7 @@ class _Compiler:
         )
 
     def _statuses(self, states: list[_RouteState]) -> Iterator[ObjectStatus]:
-        yield from listener_statuses(self._plans)
+        yield from listener_statuses(self._plans, self._attached)
         for state in states:
             yield from _route_statuses(state)
         yield from object_statuses(self._index, _used_pools(states))
@@ -151,14 +214,13 @@ def _route_statuses(state: _RouteState) -> Iterator[ObjectStatus]:
     route = state.route
     generation = route.metadata.generation
     resolved = [cause for rule in state.rules for cause in rule.unresolved]
-    partial = [cause for rule in state.rules for cause in (*rule.matches.causes, *rule.unsupported)]
+    partial = state.partly_invalid
     conditions = [_resolved_refs(resolved, generation)]
-    served = [rule for rule in state.rules if rule.matches.matches and rule.is_supported]
-    if partial and served:
+    if partial and state.is_accepted:
         conditions.append(_unsupported("PartiallyInvalid", "True", partial, generation))
     for parent, attached in state.attachments.parents:
         accepted = attached
-        if partial and not served and attached.status == "True":
+        if not state.is_accepted and attached.status == "True":
             accepted = _unsupported("Accepted", "False", partial, generation)
         yield ObjectStatus(
             group=route.group,
@@ -177,7 +239,7 @@ def _unsupported(
         type=type_,
         status=status,
         reason="UnsupportedValue",
-        message=_join(causes),
+        message=("Dropped Rule: " if type_ == "PartiallyInvalid" else "") + _join(causes),
         observed_generation=generation,
         causes=tuple(causes),
     )

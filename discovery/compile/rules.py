@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from discovery.compile.filters import CompiledFilters, compile_filters
@@ -10,11 +11,11 @@ from discovery.compile.matches import CompiledMatch, CompiledMatches, compile_ma
 from discovery.compile.policies import Policies
 from discovery.compile.references import resolve
 from discovery.resources.envoy_ai_gateway import AIBackendReference, AIRouteRule
-from discovery.resources.gateway_api import BackendReference, RouteRule
+from discovery.resources.gateway_api import BackendReference, Fraction, RequestMirror, RouteRule
 from discovery.resources.inference import InferencePool
 from discovery.resources.meta import parse_time
 from discovery.routing_table import MODEL_HEADER
-from discovery.snapshot import BackendRef, ModelCard, Refusal, RefusalReason, Rule
+from discovery.snapshot import Backend, BackendRef, Mirror, ModelCard, Refusal, RefusalReason, Rule
 from discovery.status import Cause
 
 OWNER = "pointsman"
@@ -35,6 +36,11 @@ class CompiledRule:
     pool_cards: tuple[ModelCard, ...]  # InferenceModels of the pools
     created: int
     owner: str
+
+    def backends(self) -> Iterator[Backend]:
+        """Everything that requests or their copies go to."""
+        yield from (ref.backend for ref in self.rule.backend_refs if ref.backend is not None)
+        yield from (mirror.backend for mirror in self.rule.mirrors)
 
     @property
     def is_supported(self) -> bool:
@@ -85,6 +91,15 @@ def compile_rule(
                 filters=own.filters,
             )
         )
+    served_pools = len(pools)  # what only copies go to is not listed
+    mirrors: list[Mirror] = []
+    for where, item in _mirrors(rule, field):
+        resolved = resolve(route, item.backend_ref, index)
+        if resolved.backend is None:
+            unresolved.append((resolved.reason, Cause(field=f"{where}.backendRef", message=resolved.message)))
+        elif ".backendRefs[" not in where and policies.refusal_for_backend(resolved.touches) is None:
+            mirrors.extend(_compile_mirror(item, resolved.backend))
+            pools.extend([resolved.pool] if resolved.pool is not None else [])
     total = sum(ref.weight for ref in refs)
     refusal = None
     if filters.unsupported is not None:
@@ -105,13 +120,14 @@ def compile_rule(
             total_weight=total,
             filters=filters.filters,
             redirect=filters.redirect,
+            mirrors=tuple(mirrors),
             refusal=refusal,
         ),
         matches=compile_matches(rule, number),
         unresolved=tuple(unresolved),
         unsupported=tuple(unsupported),
         pools=tuple(pools),
-        pool_cards=_pool_cards(pools, index),
+        pool_cards=_pool_cards(pools[:served_pools], index),
         created=_created(route, rule),
         owner=owner,
     )
@@ -127,6 +143,30 @@ def _ref_filters(rule: RouteRule | AIRouteRule, ref: BackendReference | AIBacken
     if isinstance(ref, AIBackendReference):
         return CompiledFilters()
     return compile_filters(ref.filters, prefix=only_prefix(rule), is_backend_ref=True)
+
+
+def _mirrors(rule: RouteRule | AIRouteRule, field: str) -> Iterator[tuple[str, RequestMirror]]:
+    """Every RequestMirror filter with its field. Those of a backendRef are resolved, but not carried out."""
+    if isinstance(rule, AIRouteRule):
+        return
+    lists = [(f"{field}.filters", rule.filters)]
+    lists += [(f"{field}.backendRefs[{number}].filters", ref.filters) for number, ref in enumerate(rule.backend_refs)]
+    for where, filters in lists:
+        for number, item in enumerate(filters):
+            if item.request_mirror is not None:
+                yield f"{where}[{number}].requestMirror", item.request_mirror
+
+
+def _compile_mirror(item: RequestMirror, backend: Backend) -> Iterator[Mirror]:
+    """One mirror, or none of no requests."""
+    fraction = item.fraction or Fraction(numerator=100 if item.percent is None else item.percent)
+    if fraction.numerator > 0:
+        yield Mirror(
+            name=f"{backend.namespace}/{backend.name}",
+            backend=backend,
+            numerator=fraction.numerator,
+            denominator=fraction.denominator,
+        )
 
 
 def _pool_cards(pools: list[InferencePool], index: Index) -> tuple[ModelCard, ...]:

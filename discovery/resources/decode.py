@@ -111,17 +111,18 @@ def combine(parts: Iterable[Decoded]) -> tuple[Resources, list[Problem]]:
 
 
 def combine_steps(parts: Iterable[Decoded]) -> Steps[tuple[Resources, list[Problem]]]:
-    """``combine`` in steps, one for each part."""
+    """``combine`` in steps."""
     origins: dict[ObjectKey, Origin] = {}
     objects: list[tuple[Resource, Origin]] = []
     problems: list[Problem] = []
     skipped: dict[str, list[Problem]] = {}
     for part in parts:
-        yield
         problems.extend(part.problems)
         for problem in part.skipped:
             skipped.setdefault(problem.message, []).append(problem)
-        for resource, origin in part.objects:
+        for number, (resource, origin) in enumerate(part.objects):
+            if number % 64 == 0:
+                yield
             first = origins.setdefault(resource.key, origin)
             if first is origin:
                 objects.append((resource, origin))

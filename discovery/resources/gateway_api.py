@@ -112,6 +112,19 @@ class URLRewrite(Model, frozen=True, kw_only=True):
     path: PathModifier | None = None
 
 
+class Fraction(Model, frozen=True, kw_only=True):
+    numerator: int
+    denominator: int = 100
+
+
+class RequestMirror(Model, frozen=True, kw_only=True):
+    """``percent`` or ``fraction``, not both; neither means every request."""
+
+    backend_ref: BackendReference
+    percent: int | None = None
+    fraction: Fraction | None = None
+
+
 class RouteFilter(Model, frozen=True, kw_only=True):
     """One filter; exactly the field that ``type`` names is set (checked when decoded)."""
 
@@ -120,6 +133,7 @@ class RouteFilter(Model, frozen=True, kw_only=True):
     response_header_modifier: HeaderModifier | None = None
     request_redirect: RequestRedirect | None = None
     url_rewrite: URLRewrite | None = None
+    request_mirror: RequestMirror | None = None
 
 
 class BackendReference(Model, frozen=True, kw_only=True):

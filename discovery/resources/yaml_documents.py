@@ -33,8 +33,6 @@ _PLAIN = re.compile(
     r"|(?P<float>[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))"
     r"|(?P<merge><<)",
 )
-_DOCUMENT_START = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
-_DIRECTIVE = re.compile(r"^%", re.MULTILINE)
 _TAGS = {"null": _NULL, "bool": _BOOL, "int": _INT, "float": _FLOAT, "merge": _MERGE}
 
 
@@ -79,17 +77,26 @@ def split_documents(text: str) -> Iterator[tuple[int, str]]:
     `---` at the start of a line ends a document wherever it stands (YAML 1.2.2, 9.1.2), so what is wrong with one
     document says nothing about the next, and what has not changed need not be read again.
     """
-    starts = [found.start() for found in _DOCUMENT_START.finditer(text)]
-    if not starts or _DIRECTIVE.search(text):
+    if text.startswith("%") or "\n%" in text:  # directives belong to the document behind them
         yield 0, text
         return
-    if text[: starts[0]].strip():
-        starts.insert(0, 0)
-    line, position = 0, 0
-    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
-        line += text.count("\n", position, start)
-        position = start
-        yield line, text[start:end]
+    line = start = 0
+    for end in _document_starts(text):
+        if text[start:end].strip():  # not the empty text before the first one
+            yield line, text[start:end]
+        line += text.count("\n", start, end)
+        start = end
+    yield line, text[start:]
+
+
+def _document_starts(text: str) -> Iterator[int]:
+    found = 0 if text.startswith("---") else text.find("\n---") + 1
+    while found > 0 or text.startswith("---", found):
+        if text[found + 3 : found + 4] in ("", " ", "\t", "\r", "\n"):
+            yield found
+        found = text.find("\n---", found) + 1
+        if found == 0:
+            return
 
 
 def read_documents(text: str) -> Iterator[Document]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,6 +16,7 @@ from discovery.sources.decode_worker import PackedDocument, frame, unpack
 
 _BATCH_DOCUMENTS = 20  # so that taking over one answer is a millisecond
 _BATCH_BYTES = 64 * 1024
+_DECODER = msgspec.msgpack.Decoder(list[PackedDocument])
 _ROOT = str(Path(__file__).parent.parent.parent)
 
 
@@ -23,13 +24,30 @@ class ChildFailedError(Exception):
     """The child could not be started, or ended early; the text says which."""
 
 
-async def decode_in_child(texts: Sequence[str]) -> AsyncIterator[Decoded]:
+async def decode_in_child(texts: Sequence[str]) -> AsyncGenerator[Decoded, None]:
     """What each text holds, in order. The child is gone when the iteration ends, however it ends.
 
     Raises ChildFailedError.
     """
+    process = await _start()
+    writing = asyncio.create_task(_write(process, texts))
     try:
-        process = await asyncio.create_subprocess_exec(
+        count = 0
+        while count < len(texts):
+            packed = await _read(process)
+            for document in packed:
+                yield unpack(document)
+            count += len(packed)
+            await asyncio.sleep(0)  # what is in the buffer already would be read on without a break
+    finally:
+        writing.cancel()
+        await asyncio.wait({writing})
+        await _end(process)
+
+
+async def _start() -> asyncio.subprocess.Process:
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             sys.executable or "python3",
             "-P",
             "-m",
@@ -40,19 +58,20 @@ async def decode_in_child(texts: Sequence[str]) -> AsyncIterator[Decoded]:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))},
             start_new_session=True,  # a signal for the gateway is not one for its children
         )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:  # a process that is being started is there already
+        await _end(await starting)
+        raise
     except OSError as error:
         raise ChildFailedError(f"the child process did not start: {error.strerror}") from None
-    writing = asyncio.create_task(_write(process, texts))
-    try:
-        async for decoded in _read(process, len(texts)):
-            yield decoded
-    finally:
-        writing.cancel()
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        with contextlib.suppress(asyncio.CancelledError):
-            await writing
-        await process.communicate()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.communicate()  # waits, and frees the pipes
 
 
 async def _write(process: asyncio.subprocess.Process, texts: Sequence[str]) -> None:
@@ -66,20 +85,14 @@ async def _write(process: asyncio.subprocess.Process, texts: Sequence[str]) -> N
         stream.close()
 
 
-async def _read(process: asyncio.subprocess.Process, count: int) -> AsyncIterator[Decoded]:
+async def _read(process: asyncio.subprocess.Process) -> list[PackedDocument]:
     stream = process.stdout
     assert stream is not None
-    decoder = msgspec.msgpack.Decoder(list[PackedDocument])
-    while count > 0:
-        try:
-            size = int.from_bytes(await stream.readexactly(4), "big")
-            packed = decoder.decode(await stream.readexactly(size))
-        except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
-            raise ChildFailedError("the child process ended early") from None
-        for document in packed:
-            yield unpack(document)
-        count -= len(packed)
-        await asyncio.sleep(0)  # what is in the buffer would be read on without a break
+    try:
+        size = int.from_bytes(await stream.readexactly(4), "big")
+        return _DECODER.decode(await stream.readexactly(size))
+    except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
+        raise ChildFailedError("the child process ended early") from None
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:

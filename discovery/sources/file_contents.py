@@ -1,4 +1,4 @@
-"""What do these files and folders hold at this moment, and may it have changed since? Bytes only, nothing is decoded."""
+"""What do these files and folders hold at this moment, and may it have changed since? Nothing is decoded."""
 
 from __future__ import annotations
 

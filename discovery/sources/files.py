@@ -8,12 +8,12 @@ links that a ConfigMap volume swaps.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from discovery.resources.decode import Decoded, combine, combine_steps
 from discovery.resources.problem import Problem, Severity
-from discovery.slices import run_in_slices
+from discovery.slices import collector_paused, run_in_slices
 from discovery.sources.document_decoder import DocumentDecoder, Progress, unreadable
 from discovery.sources.file_contents import Contents, read_contents, read_signature
 from discovery.sources.shorthand import decode_models
@@ -50,7 +50,7 @@ class FileSource:
         resources, problems = combine([*unreadable(contents.files), *parts, decode_models(self._models)])
         return self._accept(SourceState(resources=resources, problems=tuple(problems)), contents)
 
-    async def watch(self) -> AsyncIterator[SourceState]:
+    async def watch(self) -> AsyncGenerator[SourceState, None]:
         """The whole state at once, unless it was read before, and again whenever the contents have changed.
 
         A state that was refused is told too, once; ``reread`` tells the state even when it is the same.
@@ -91,9 +91,10 @@ class FileSource:
 
     async def _decode(self, contents: Contents) -> SourceState:
         parts: list[Decoded] = [*unreadable(contents.files)]
-        parts += await self._decoder.decode_aside(contents.files)
-        parts.append(decode_models(self._models))
-        resources, problems = await run_in_slices(combine_steps(parts))
+        with collector_paused():
+            parts += await self._decoder.decode_aside(contents.files)
+            parts.append(decode_models(self._models))
+            resources, problems = await run_in_slices(combine_steps(parts))
         return self._accept(SourceState(resources=resources, problems=tuple(problems)), contents)
 
     def _accept(self, state: SourceState, contents: Contents) -> SourceState:

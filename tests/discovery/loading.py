@@ -10,6 +10,8 @@ from discovery.routing_table import RouteRequest
 from discovery.snapshot import Routing, Rule
 from discovery.status import Condition
 
+MANIFESTS = Path(__file__).parent.parent / "manifests"
+
 
 class LoadText:
     """YAML text to what it comes to, through a real file."""

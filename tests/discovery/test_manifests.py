@@ -9,9 +9,7 @@ import pytest
 from discovery.load import load
 from discovery.resources.problem import Severity
 from discovery.snapshot import MIB
-from tests.discovery.loading import ask
-
-MANIFESTS = Path(__file__).parent.parent / "manifests"
+from tests.discovery.loading import MANIFESTS, ask
 
 PODS = {
     "gke": """\

@@ -121,15 +121,51 @@ def test_the_more_specific_match_wins_in_either_order(winner: RouteEntry, loser:
     assert matched([loser, winner], asked) == "w"
 
 
-def test_a_request_falls_through_to_a_less_specific_hostname_when_no_match_holds() -> None:
+def test_a_request_belongs_to_the_most_specific_hostname_alone() -> None:
     entries = [
         RouteEntry(rule=rule("exact"), hostnames=("a.example.com",), path="/only"),
         RouteEntry(rule=rule("wild"), hostnames=("*.example.com",), path="/wild"),
         RouteEntry(rule=rule("any")),
     ]
+    table = RoutingTable(entries)
     assert matched(entries, request("/only/x")) == "exact"
-    assert matched(entries, request("/wild")) == "wild"
-    assert matched(entries, request("/else")) == "any"
+    assert matched(entries, request("/wild")) is None
+    assert matched(entries, request("/else")) is None
+    hosts = {"a.example.com": "a.example.com", "b.example.com": "*.example.com", "example.com": None, "org": None}
+    assert {host: table.hostname_for(host) for host in hosts} == hosts
+
+
+@pytest.mark.parametrize(
+    ("listener", "hostnames", "host"),
+    [
+        pytest.param("very.specific.com", ["*.specific.com", "very.specific.com"], "very.specific.com", id="exact"),
+        pytest.param("*.specific.com", ["*.com", "*.specific.com"], "very.specific.com", id="wildcard"),
+        pytest.param("very.specific.com", [None, "very.specific.com"], "very.specific.com", id="none"),
+        pytest.param(None, ["a.com", "a.com"], "a.com", id="the-same"),
+    ],
+)
+def test_routes_that_agree_with_the_listener_on_one_name_share_it(
+    listener: str | None, hostnames: list[str | None], host: str
+) -> None:
+    less, more = (
+        RouteEntry(rule=rule(path), hostnames=(name,) if name else (), path=path, tie_break=(path,))
+        for path, name in zip(("/less", "/more"), hostnames, strict=True)
+    )
+    table = RoutingTable([less, more], hostname=listener)
+    for path in ("/less", "/more"):
+        found = table.match(RouteRequest(method="GET", host=host, path=path, headers={}))
+        assert found is not None
+        assert found.id == path
+
+
+def test_of_routes_that_share_a_name_the_one_with_the_more_specific_hostname_ranks_first() -> None:
+    wild = RouteEntry(rule=rule("wild"), hostnames=("*.example.com",), path_kind=PathKind.EXACT, path="/v1")
+    both = RouteEntry(rule=rule("both"), hostnames=("*.example.com", "a.example.com"))
+    asked = RouteRequest(method="GET", host="a.example.com", path="/v1", headers={})
+    for entries in ([wild, both], [both, wild]):
+        found = RoutingTable(entries, hostname="a.example.com").match(asked)
+        assert found is not None
+        assert found.id == "both"
 
 
 @pytest.mark.parametrize(
@@ -190,11 +226,13 @@ def test_models_are_those_of_the_host_sorted_and_each_once() -> None:
     table = RoutingTable(
         [listed("z"), listed("b", "a.example.com"), listed("w", "*.example.com"), listed("b", owner="other")]
     )
-    assert [(c.id, c.owned_by) for c in table.models("a.example.com")] == [("b", "o"), ("w", "o"), ("z", "o")]
+    assert [(c.id, c.owned_by) for c in table.models("a.example.com")] == [("b", "o")]
+    assert [(c.id, c.owned_by) for c in table.models("c.example.com")] == [("w", "o")]
     assert [(c.id, c.owned_by) for c in table.models("elsewhere.org")] == [("b", "other"), ("z", "o")]
 
 
-# A naive reading of HTTPRouteRule.matches: every entry that holds, ranked by the words of the specification.
+# A naive reading of HTTPRouteRule.matches: of the entries of the most specific hostname every one that holds, ranked
+# by the words of the specification.
 
 HOSTS = ["example.com", "a.example.com", "b.a.example.com", "org"]
 PATTERNS = ["example.com", "a.example.com", "*.example.com", "*.a.example.com", "*.com"]
@@ -202,9 +240,11 @@ PATTERNS = ["example.com", "a.example.com", "*.example.com", "*.a.example.com", 
 
 def naive_match(entries: list[RouteEntry], asked: RouteRequest) -> str | None:
     ranked: list[tuple[tuple[object, ...], str]] = []
+    named = [h for entry in entries for h in entry.hostnames if hostname_rank(h, asked.host) >= 0]
+    belongs_to = max(named, key=lambda h: (not h.startswith("*"), len(h)), default=None)
     for entry in entries:
-        hosts = [h for h in entry.hostnames if hostname_rank(h, asked.host) >= 0]
-        if entry.hostnames and not hosts:
+        hosts = [h for h in entry.hostnames if h == belongs_to]
+        if bool(hosts) != (belongs_to is not None) or (belongs_to is None and entry.hostnames):
             continue
         if not naive_holds(entry, asked):
             continue

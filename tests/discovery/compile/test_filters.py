@@ -173,9 +173,12 @@ def test_a_route_of_which_nothing_can_be_served_is_not_accepted(load_text: LoadT
     assert (condition.status, condition.reason) == ("False", "UnsupportedValue")
 
 
-def test_a_mirror_is_a_warning_and_breaks_nothing(load_text: LoadText) -> None:
+def test_a_mirror_to_nothing_is_left_out_and_breaks_nothing(load_text: LoadText) -> None:
     mirror = "{type: RequestMirror, requestMirror: {backendRef: {name: x, port: 1}}}"
     compiled = load_text.compiled(RULE.format(rule=f"filters: [{mirror}]\n    backendRefs: [{{{REF}}}]"))
     assert ask(compiled.routing, path="/foo") is not None
-    assert [rule.refusal for rule in compiled.routing.rules] == [None, None]
-    assert ["not implemented, requests are not mirrored" in str(p) for p in compiled.problems] == [True]
+    assert [(rule.refusal, rule.mirrors) for rule in compiled.routing.rules] == [(None, ()), (None, ())]
+    condition = condition_of(compiled.routing, "HTTPRoute", "r", "ResolvedRefs")
+    assert (condition.status, condition.reason) == ("False", "BackendNotFound")
+    assert [cause.field for cause in condition.causes] == ["spec.rules[0].filters[0].requestMirror.backendRef"]
+    assert sum("not implemented, requests are not mirrored" in str(p) for p in compiled.problems) == 1

@@ -96,10 +96,12 @@ def test_an_adapter_belongs_to_one_base_model_and_the_older_map_counts(load_text
         pytest.param("InferenceObjective", "{priority: high, poolRef: {name: p}}", "spec.priority: must be", id="type"),
         pytest.param("InferenceObjective", "{priority: 1}", "spec.poolRef: is required", id="no-pool"),
         pytest.param(
-            "InferenceModelRewrite", "{poolRef: {name: p}, rules: [{targets: [{modelRewrite: m}]}]}", "warning", id="rewrite"
+            "InferenceModelRewrite", "{poolRef: {name: p}, rules: [{targets: [{modelRewrite: m}]}]}", "warning",
+            id="rewrite",
         ),
         pytest.param(
-            "InferenceModelRewrite", "{poolRef: {name: p}, rules: [{targets: []}]}", "spec.rules[0].targets: must have at",
+            "InferenceModelRewrite", "{poolRef: {name: p}, rules: [{targets: []}]}",
+            "spec.rules[0].targets: must have at",
             id="no-target",
         ),
         pytest.param(
