@@ -104,6 +104,12 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 @click.option("--host", envvar="POINTSMAN_HOST", default="0.0.0.0", show_default=True, help="Where clients connect.")
 @click.option("--port", envvar="POINTSMAN_PORT", default=8080, show_default=True, type=PORT, help="The data port.")
 @click.option(
+    "--listen-on-gateway-ports",
+    envvar="POINTSMAN_LISTEN_ON_GATEWAY_PORTS",
+    is_flag=True,
+    help="Bind each Gateway listener's own port at start instead of --port.",
+)
+@click.option(
     "--admin-host",
     envvar="POINTSMAN_ADMIN_HOST",
     default="127.0.0.1",
@@ -148,6 +154,7 @@ def serve(
     ignore_policy: tuple[str, ...],
     host: str,
     port: int,
+    listen_on_gateway_ports: bool,
     admin_host: str,
     admin_port: int,
     drain_grace: float,
@@ -167,6 +174,7 @@ def serve(
         models=model,
         host=host,
         port=port,
+        listens_on_gateway_ports=listen_on_gateway_ports,
         admin_host=admin_host,
         admin_port=admin_port,
         drain_grace_seconds=drain_grace,
@@ -178,7 +186,8 @@ def serve(
 
 
 async def _serve(settings: Settings) -> None:
-    from app.lifespan import ConfigurationRefusedError, Gateway
+    from app.configuration import ConfigurationRefusedError
+    from app.lifespan import Gateway
     from app.logs import LineWriter, configure_logging
 
     writer = LineWriter()
@@ -215,7 +224,8 @@ def _settle_memory() -> None:
 
 @cli.command()
 @_configuration
-def check(paths: tuple[Path, ...], model: tuple[str, ...], ignore_policy: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON array of problems instead of lines.")
+def check(paths: tuple[Path, ...], model: tuple[str, ...], ignore_policy: tuple[str, ...], as_json: bool) -> None:
     """Say what is wrong with manifests.
 
     A line per problem:
@@ -229,13 +239,33 @@ def check(paths: tuple[Path, ...], model: tuple[str, ...], ignore_policy: tuple[
 
     if not paths and not model:
         raise _fail("nothing to check: give manifests (files or folders)", 2)
-    loaded = load(paths, models=model, ignored_policies=frozenset(ignore_policy))
+    loaded = load(paths, models=model, ignored_policies=frozenset(ignore_policy), progress=_progress_bar("documents"))
     compiled = loaded.compile()
-    for problem in compiled.problems:
-        _say(str(problem))
+    if as_json:
+        import orjson
+
+        _say(orjson.dumps([problem.as_dict() for problem in compiled.problems]).decode())
+    else:
+        for problem in compiled.problems:
+            _say(str(problem))
     if any(problem.severity is not Severity.WARNING for problem in compiled.problems):
         raise click.exceptions.Exit(1)
-    _say(f"{len(compiled.routing.rules)} rules, {len(compiled.routing.backends)} backends: nothing wrong")
+    if not as_json:
+        _say(f"{len(compiled.routing.rules)} rules, {len(compiled.routing.backends)} backends: nothing wrong")
+
+
+def _progress_bar(what: str) -> Callable[[int, int], None] | None:
+    """Says how far it is, on a terminal only, and nothing of what is done at once."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, in_all: int) -> None:
+        is_last = done >= in_all
+        if in_all >= 100:
+            sys.stderr.write("\r\x1b[K" if is_last else f"\r{done} of {in_all} {what}")
+            sys.stderr.flush()
+
+    return show
 
 
 @cli.command()

@@ -15,13 +15,12 @@ import signal
 from collections.abc import Sequence
 
 from app.admin.application import build_admin
+from app.configuration import Configuration
 from app.logs import AccessLog, LineWriter
 from app.main import build_chain, make_transport
 from app.metrics import Metrics
 from app.server import HttpServer
 from app.settings import Settings
-from discovery.load import load
-from discovery.resources.problem import Problem
 from discovery.snapshot import SnapshotStore
 from middleware.model_extraction import BodyMemory
 from middleware.telemetry import ExchangeObserver
@@ -29,14 +28,6 @@ from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
 
 logger = logging.getLogger(__name__)
-
-
-class ConfigurationRefusedError(Exception):
-    """The manifests hold what an API server would not store; nothing is served."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__(f"{len(problems)} problems")
-        self.problems = tuple(problems)
 
 
 class Gateway:
@@ -66,58 +57,58 @@ class Gateway:
                 registry=self.registry,
                 rules=self.rules,
                 memory=self.memory,
+                by_port=settings.listens_on_gateway_ports,
                 observers=[self.metrics, access_log, *observers],
             )
         )
         self._admin = HttpServer(
             build_admin(store=self.store, metrics=self.metrics, is_draining=lambda: self._is_draining)
         )
-        self.port = settings.port
+        self.configuration = Configuration(settings, store=self.store, metrics=self.metrics)
+        self.ports: list[int] = []
         self.admin_port = settings.admin_port
+
+    @property
+    def port(self) -> int:
+        """The data port, the first where there are several."""
+        return self.ports[0]
 
     @property
     def requests_running(self) -> int:
         """How many requests the data port is answering."""
         return self._data.running
 
-    def configure(self) -> None:
-        """Read the manifests and publish what they say. Raises ConfigurationRefusedError."""
-        loaded = load(self.settings.paths, models=self.settings.models, ignored_policies=self.settings.ignored_policies)
-        if loaded.is_refused:
-            self.metrics.config_rejected += 1
-            self.metrics.is_config_current = False
-            raise ConfigurationRefusedError(loaded.problems)
-        compiled = loaded.compile()
-        for problem in compiled.problems:
-            logger.warning("%s", str(problem).removeprefix("warning: "))
-        self.store.publish(compiled.routing, compiled.membership)
-        self.metrics.is_config_current = True
-
     async def start(self) -> None:
         """Configure and listen. Raises ConfigurationRefusedError and OSError; nothing is left open then."""
-        self.configure()
+        self.configuration.load()
+        routing = self.store.current.routing
+        ports = [self.settings.port]
+        if self.settings.listens_on_gateway_ports:
+            ports = sorted({listener.port for listener in routing.listeners if listener.port is not None}) or ports
         try:
             self.admin_port = await self._admin.listen(self.settings.admin_host, self.settings.admin_port)
-            self.port = await self._data.listen(self.settings.host, self.settings.port)
+            self.ports = [await self._data.listen(self.settings.host, port) for port in ports]
+            self.configuration.follow()
         except BaseException:
             await self.close()
             raise
-        routing = self.store.current.routing
         logger.info(
-            "serving %d rules on %s:%d, admin on %s:%d",
+            "serving %d rules on %s:%s, admin on %s:%d",
             len(routing.rules),
             self.settings.host,
-            self.port,
+            ",".join(map(str, self.ports)),
             self.settings.admin_host,
             self.admin_port,
         )
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain; a second signal cuts what is left. ``start`` comes first."""
+        """Serve until SIGTERM or SIGINT, then drain; a second signal cuts what is left. SIGHUP re-reads the manifests.
+        ``start`` comes first."""
         loop = asyncio.get_running_loop()
         signals: asyncio.Queue[None] = asyncio.Queue()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, signals.put_nowait, None)
+        loop.add_signal_handler(signal.SIGHUP, self.configuration.reread)
         try:
             await signals.get()
             draining = asyncio.create_task(self.drain())
@@ -131,7 +122,7 @@ class Gateway:
                 await draining
             await self.close()
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
     async def drain(self) -> None:
@@ -152,6 +143,7 @@ class Gateway:
     async def close(self) -> None:
         """Cut what runs and free every socket, the admin port last. Safe after ``drain`` and instead of it."""
         self._is_draining = True
+        await self.configuration.close()
         await self._data.close()
         self.registry.close()
         await self._admin.close()

@@ -28,13 +28,15 @@ def build_chain(
     registry: UpstreamRegistry,
     rules: RuleTrafficRegistry,
     memory: BodyMemory,
+    by_port: bool = False,
     observers: Sequence[ExchangeObserver],
 ) -> ASGIApp:
-    """The data port's ASGI application."""
+    """The data port's ASGI application. ``by_port``: listeners are told apart by the port that a request came to,
+    too."""
     chain = [
         Middleware(TelemetryMiddleware, observers=observers),
         Middleware(ErrorsMiddleware),
-        Middleware(ModelExtractionMiddleware, store=store, memory=memory),
+        Middleware(ModelExtractionMiddleware, store=store, memory=memory, by_port=by_port),
         Middleware(RouteMatchingMiddleware),
         Middleware(AdmissionMiddleware),
         Middleware(TrafficSplittingMiddleware),

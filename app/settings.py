@@ -23,6 +23,8 @@ class Settings:
     admin_host: str = "127.0.0.1"
     """Where the admin port listens; not for clients, it tells the whole configuration."""
     admin_port: int = 9090
+    listens_on_gateway_ports: bool = False
+    """Bind each listener's own port at start instead of ``port``."""
     drain_grace_seconds: float = 1.0
     """After SIGTERM requests are still taken for so long, until every load balancer has noticed."""
     drain_timeout_seconds: float = 600.0

@@ -74,11 +74,13 @@ class ModelExtractionMiddleware:
         *,
         store: SnapshotStore,
         memory: BodyMemory,
+        by_port: bool = False,
         body_silence_limit_seconds: float = BODY_SILENCE_LIMIT_SECONDS,
     ) -> None:
         self.app = app
         self.store = store
         self.memory = memory
+        self.by_port = by_port
         self.body_silence_limit_seconds = body_silence_limit_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +88,8 @@ class ModelExtractionMiddleware:
         exchange.snapshot = self.store.current
         exchange.path = path_for_matching(exchange.raw_path)
         exchange.host_name = host_name(exchange.host)
-        exchange.listener = exchange.snapshot.routing.select_listener(exchange.host_name)
+        port = scope["server"][1] if self.by_port else None
+        exchange.listener = exchange.snapshot.routing.select_listener(exchange.host_name, port)
         lease = exchange.body_lease = BodyLease(self.memory)
         try:
             is_our_server = "pointsman.server" in scope

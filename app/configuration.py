@@ -1,0 +1,111 @@
+"""How does an edit take effect? Reads the manifests at start, follows their changes, and publishes what is good.
+
+A change that an API server would not store is refused as a whole: the last good state keeps serving, the log says
+what is wrong, and the metrics say so once per new content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from app.metrics import Metrics
+from app.settings import Settings
+from discovery.changes import describe_change_in_slices
+from discovery.load import Compiled, Loaded, Loader
+from discovery.resources.problem import Problem, Severity
+from discovery.snapshot import SnapshotStore
+
+logger = logging.getLogger(__name__)
+
+RESTART_DELAY_SECONDS = 5.0
+
+
+class ConfigurationRefusedError(Exception):
+    """The manifests hold what an API server would not store; nothing is served."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(f"{len(problems)} problems")
+        self.problems = tuple(problems)
+
+
+class Configuration:
+    """The manifests as they are served. ``load`` once, then ``follow`` until ``close``."""
+
+    def __init__(self, settings: Settings, *, store: SnapshotStore, metrics: Metrics) -> None:
+        self._loader = Loader(
+            settings.paths,
+            models=settings.models,
+            ignored_policies=settings.ignored_policies,
+            by_port=settings.listens_on_gateway_ports,
+        )
+        self._store = store
+        self._metrics = metrics
+        self._refused_fingerprint: str | None = None
+        self._told: frozenset[str] = frozenset()
+        self._task: asyncio.Task[None] | None = None
+
+    def load(self) -> None:
+        """Read and publish. Raises ConfigurationRefusedError; nothing is published then."""
+        loaded = self._loader.load()
+        if loaded.is_refused:
+            raise ConfigurationRefusedError(loaded.problems)
+        self._publish(loaded.compile())
+
+    def follow(self) -> None:
+        """From here on changes take effect, in a task that ``close`` ends."""
+        self._task = asyncio.create_task(self._follow())
+
+    def reread(self) -> None:
+        """Read everything again, changed or not (SIGHUP)."""
+        self._loader.reread()
+
+    async def close(self) -> None:
+        """Stop following. Safe to call twice."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async with aclosing(self._loader.watch()) as changes:
+                    async for loaded in changes:
+                        await self._take(loaded)
+            except Exception:
+                # A defect in reading must not end the following for good: the next edit may be readable.
+                logger.exception("following the configuration failed; trying again")
+            await asyncio.sleep(RESTART_DELAY_SECONDS)
+
+    async def _take(self, loaded: Loaded) -> None:
+        if loaded.is_refused:
+            self._metrics.is_config_current = False
+            if loaded.fingerprint != self._refused_fingerprint:
+                self._refused_fingerprint = loaded.fingerprint
+                self._metrics.config_rejected += 1
+                for problem in loaded.problems:
+                    if problem.severity is Severity.REFUSED:
+                        logger.error("%s", problem)
+                logger.error("the new configuration is refused; the last good one keeps serving")
+            return
+        self._refused_fingerprint = None
+        current = self._store.current
+        compiled = await loaded.compile_in_slices(routing=current.routing, membership=current.membership)
+        change = await describe_change_in_slices(current, compiled)
+        self._publish(compiled)
+        logger.info("configuration %d: %s", self._store.current.version, change)
+
+    def _publish(self, compiled: Compiled) -> None:
+        current = self._store.current
+        if compiled.routing is not current.routing or compiled.membership is not current.membership:
+            self._store.publish(compiled.routing, compiled.membership)
+        self._metrics.is_config_current = True
+        told = frozenset(str(problem).removeprefix("warning: ") for problem in compiled.problems)
+        for line in sorted(told - self._told):
+            logger.warning("%s", line)
+        self._told = told
