@@ -24,6 +24,7 @@ from app.settings import Settings
 from discovery.snapshot import SnapshotStore
 from middleware.model_extraction import BodyMemory
 from middleware.telemetry import ExchangeObserver
+from middleware.traffic_mirroring import MirrorCopies
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
 
@@ -47,6 +48,7 @@ class Gateway:
         self.rules = RuleTrafficRegistry()
         self.memory = BodyMemory(limit_bytes=settings.max_body_memory_bytes)
         self.metrics = Metrics(store=self.store, registry=self.registry, writer=writer)
+        self.copies = MirrorCopies(observer=self.metrics)
         self.store.subscribe(self.registry.follow)
         self.store.subscribe(self.rules.follow)
         access_log = AccessLog(writer, is_readable=is_readable_log)
@@ -57,6 +59,7 @@ class Gateway:
                 registry=self.registry,
                 rules=self.rules,
                 memory=self.memory,
+                copies=self.copies,
                 by_port=settings.listens_on_gateway_ports,
                 observers=[self.metrics, access_log, *observers],
             )
@@ -145,5 +148,6 @@ class Gateway:
         self._is_draining = True
         await self.configuration.close()
         await self._data.close()
+        await self.copies.close()
         self.registry.close()
         await self._admin.close()

@@ -16,6 +16,7 @@ from middleware.model_extraction import BodyMemory, ModelExtractionMiddleware
 from middleware.route_matching import RouteMatchingMiddleware
 from middleware.streaming_proxy import StreamingProxyMiddleware
 from middleware.telemetry import ExchangeObserver, TelemetryMiddleware
+from middleware.traffic_mirroring import MirrorCopies, TrafficMirroringMiddleware
 from middleware.traffic_splitting import TrafficSplittingMiddleware
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
@@ -28,6 +29,7 @@ def build_chain(
     registry: UpstreamRegistry,
     rules: RuleTrafficRegistry,
     memory: BodyMemory,
+    copies: MirrorCopies,
     by_port: bool = False,
     observers: Sequence[ExchangeObserver],
 ) -> ASGIApp:
@@ -42,6 +44,7 @@ def build_chain(
         Middleware(TrafficSplittingMiddleware),
         Middleware(CircuitBreakingMiddleware, registry=registry, rules=rules),
         Middleware(EndpointPickingMiddleware),
+        Middleware(TrafficMirroringMiddleware, registry=registry, copies=copies),
     ]
     app: ASGIApp = StreamingProxyMiddleware()
     for stage, args, kwargs in reversed(chain):

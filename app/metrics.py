@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from app.logs import LineWriter, final_status
 from discovery.snapshot import SnapshotStore
 from middleware.exchange import Exchange
+from middleware.traffic_mirroring import MirrorRecord
 from middleware.upstream.registry import UpstreamRegistry
 
 MAX_MODEL_LABELS = 1_000
@@ -41,6 +42,17 @@ class _Timing:
         """Upper bounds and how many were at most that, as the exposition format wants them."""
         bounds = [*(str(float(bound)) for bound in DURATION_BUCKETS), "+Inf"]
         return list(zip(bounds, accumulate(self.buckets), strict=True))
+
+
+class _MirrorCounts:
+    """What became of the copies that one rule sent to one mirror."""
+
+    __slots__ = ("dropped", "first_byte", "statuses")
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, int] = {}
+        self.first_byte = _Timing()
+        self.dropped = 0
 
 
 class _RuleTimings:
@@ -71,6 +83,7 @@ class Metrics(Collector):
         self._requests: dict[tuple[str, str, str, str, int, str], int] = {}
         self._attempts: dict[tuple[str, str, str, str], int] = {}
         self._timings: dict[tuple[str, str], _RuleTimings] = {}
+        self._mirrors: dict[tuple[str, str, str], _MirrorCounts] = {}
         self._model_labels: set[str] = set()
         self.prometheus = CollectorRegistry()
         self.prometheus.register(self)
@@ -98,6 +111,20 @@ class Metrics(Collector):
             timings.duration.observe(exchange.ended_at - exchange.started_at)
         if exchange.first_byte_at is not None:
             timings.first_byte.observe(exchange.first_byte_at - exchange.started_at)
+
+    def mirrored(self, record: MirrorRecord) -> None:
+        """Count a copy that is over."""
+        key = (record.rule.route, record.rule.name, record.backend)
+        counts = self._mirrors.get(key)
+        if counts is None:
+            counts = self._mirrors[key] = _MirrorCounts()
+        if record.is_dropped:
+            counts.dropped += 1
+            return
+        code = "" if record.status is None else str(record.status)
+        counts.statuses[code] = counts.statuses.get(code, 0) + 1
+        if record.first_byte_at is not None:
+            counts.first_byte.observe(record.first_byte_at - record.started_at)
 
     def _model_label(self, model: str | None) -> str:
         """Only configured names become label values, and a bounded number of them: clients can invent any."""
@@ -143,6 +170,7 @@ class Metrics(Collector):
             first_byte.add_metric(timings.labels, timings.first_byte.cumulative(), timings.first_byte.sum)
         yield duration
         yield first_byte
+        yield from self._collect_mirrors()
         yield GaugeMetricFamily(
             "pointsman_requests_in_flight", "Requests being answered now.", value=self.requests_in_flight
         )
@@ -168,6 +196,30 @@ class Metrics(Collector):
         yield CounterMetricFamily(
             "pointsman_log_lines_dropped_total", "Log lines that found the buffer full.", value=self._writer.dropped
         )
+
+    def _collect_mirrors(self) -> Iterator[Metric]:
+        labels = ["route", "rule", "backend"]
+        copies = CounterMetricFamily(
+            "pointsman_mirrored_requests_total",
+            "Copies of requests by mirror and status; without a status there was no answer.",
+            labels=[*labels, "code"],
+        )
+        dropped = CounterMetricFamily(
+            "pointsman_mirrors_dropped_total", "Copies that were not sent: too many were under way.", labels=labels
+        )
+        first_byte = HistogramMetricFamily(
+            "pointsman_mirror_time_to_first_byte_seconds",
+            "From a copy's start to the first byte of its answer's body.",
+            labels=labels,
+        )
+        for key, counts in self._mirrors.items():
+            for code, count in counts.statuses.items():
+                copies.add_metric([*key, code], count)
+            dropped.add_metric(list(key), counts.dropped)
+            first_byte.add_metric(list(key), counts.first_byte.cumulative(), counts.first_byte.sum)
+        yield copies
+        yield dropped
+        yield first_byte
 
     def render(self) -> bytes:
         """Everything, in the text format."""

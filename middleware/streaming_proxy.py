@@ -34,16 +34,9 @@ from middleware.targets import upstream_target
 from middleware.upstream.breaker import NO_PERMIT
 from middleware.upstream.outcome import Attempt, Outcome
 from middleware.upstream.registry import Pick
-from middleware.upstream.transport import Timeouts, UpstreamStream
+from middleware.upstream.transport import NO_BODY, Timeouts, UpstreamStream
 
 _TAIL_CHUNKS = 16
-
-
-class _NoBody(httpx.AsyncByteStream):
-    """The body travels in the request's extensions, whole; httpx wants a stream all the same."""
-
-
-_NO_BODY = _NoBody()
 
 
 class StreamingProxyMiddleware:
@@ -141,7 +134,7 @@ class StreamingProxyMiddleware:
             exchange.method,
             pick.endpoint.url,
             headers=upstream_headers(exchange, pick),
-            stream=_NO_BODY,
+            stream=NO_BODY,
             extensions={
                 "target": upstream_target(exchange, pick),
                 "body": exchange.body,

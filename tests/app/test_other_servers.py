@@ -16,6 +16,7 @@ from app.main import build_chain, make_transport
 from discovery.load import load
 from discovery.snapshot import SnapshotStore
 from middleware.model_extraction import BodyMemory
+from middleware.traffic_mirroring import MirrorCopies, MirrorRecord
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
 from tests.support.gateway import FinishedExchanges, route_to
@@ -47,6 +48,7 @@ async def test_leaving_is_seen_and_a_whole_exchange_works(tmp_path: Path, http: 
             registry=registry,
             rules=RuleTrafficRegistry(),
             memory=BodyMemory(limit_bytes=1 << 20),
+            copies=MirrorCopies(observer=_Silent()),
             observers=[finished],
         )
         server = _Server(uvicorn.Config(chain, http=http, lifespan="off", ws="none", log_config=None, port=0))
@@ -70,6 +72,12 @@ async def test_leaving_is_seen_and_a_whole_exchange_works(tmp_path: Path, http: 
             server.should_exit = True
             await serving
             registry.close()
+
+
+class _Silent:
+    """An observer of mirrors where there are none."""
+
+    def mirrored(self, record: MirrorRecord) -> None: ...
 
 
 class _Server(uvicorn.Server):

@@ -41,9 +41,10 @@ def ask(
     method: str = "POST",
     query: bytes = b"",
     headers: dict[bytes, bytes] | None = None,
+    port: int | None = None,
 ) -> Rule | None:
-    """The rule that a request gets: listener by host, then the listener's table."""
-    listener = routing.select_listener(host)
+    """The rule that a request gets: listener by host and perhaps port, then the listener's table."""
+    listener = routing.select_listener(host, port)
     if listener is None:
         return None
     sent = dict(headers or {})
