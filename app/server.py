@@ -46,6 +46,8 @@ STALLED_CLIENT_SECONDS = 300.0
 CUT_FLUSH_SECONDS = 5.0
 
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]+)([^?#]*)(?:\?([^#]*))?", re.IGNORECASE)
+# A name or an address, with a port or without; empty where a target has no authority (RFC 9110 section 7.2).
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _CONTROL_IN_HEAD = bytes({*range(0x20), 0x7F} - {0x09, 0x0A, 0x0D})
 _BODILESS = frozenset({204, 304})
 
@@ -153,6 +155,7 @@ class Cycle:
             await self._wait()
         if self.disconnected or self.is_body_given:
             return {"type": "http.disconnect"}
+        self.flow.resume_reading()  # whatever was too much is taken now; and a client's leaving must be read, too
         if self.error is not None:
             raise self.error
         chunks = self.chunks
@@ -274,6 +277,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._stall_size = 0
         self._is_in_head = False
         self._head_bytes = 0
+        self._raw_head_bytes = 0
         self._is_deaf = False  # what comes is read, counted and dropped
         self._swallowed = 0
         self._is_behind_upgrade = False
@@ -334,8 +338,9 @@ class GatewayProtocol(HttpToolsProtocol):
             self._parse_failed(error)
         else:
             if self._is_in_head:
-                self._head_bytes += len(data)
-                if self._head_bytes > HEAD_LIMIT_BYTES:
+                # What the parser holds of an unfinished field it has not told yet: all that came bounds it.
+                self._raw_head_bytes += len(data)
+                if self._raw_head_bytes > HEAD_LIMIT_BYTES:
                     self._refuse(HeadTooLargeError("the request head is larger than 64 KiB"))
                 elif self._head_timer is None:
                     self._head_timer = self.loop.call_later(self._head_limit_seconds, self._head_timed_out)
@@ -367,7 +372,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.headers = []
         self._hosts = 0
         self._is_in_head = True
-        self._head_bytes = 0
+        self._head_bytes = self._raw_head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         if not self._is_in_head:
@@ -387,6 +392,8 @@ class GatewayProtocol(HttpToolsProtocol):
             raise HeadTooLargeError("the request head is larger than 64 KiB or 256 fields")
         if name == b"host":
             self._hosts += 1
+            if _HOST.fullmatch(value) is None:
+                raise MalformedRequestError("Host is not a host name or address with a port or without")
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         elif name == b"transfer-encoding" and value.lower() != b"chunked":
@@ -422,6 +429,7 @@ class GatewayProtocol(HttpToolsProtocol):
             "query_string": query,
             "headers": self.headers,
             "pointsman.server": True,
+            "pointsman.target": self.url if self.url.startswith(b"/") else b"",
         }
         cycle = Cycle(
             scope=scope,
@@ -444,6 +452,8 @@ class GatewayProtocol(HttpToolsProtocol):
             return self.url, b""  # "*" and authority-form: no route has such a path
         # RFC 9112 section 3.2.2: the target's authority counts, whatever Host says.
         authority, path, query = absolute.groups()
+        if _HOST.fullmatch(authority) is None:
+            raise MalformedRequestError("the target's authority is not a host")
         self.headers[:] = [pair for pair in self.headers if pair[0] != b"host"] + [(b"host", authority)]
         return path or b"/", query or b""
 

@@ -206,7 +206,7 @@ class Listener:
     port: int | None  # as in the Gateway; None for the implicit one
     table: RoutingTable
     body_limit: int = DEFAULT_BODY_LIMIT  # bytes
-    names_models_path: bool = False  # a rule names /v1/models exactly, so the list is not ours to answer
+    models_path_rules: frozenset[str] = frozenset()  # ids of rules that name /v1/models exactly: they win over our list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

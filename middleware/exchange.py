@@ -44,6 +44,7 @@ class Exchange:
     listener: Listener | None = None
     host_name: str = ""  # lower case, without port
     path: str = ""  # for matching only: unreserved characters decoded
+    has_encoded_slash: bool = False  # in the model's name of /v1/models/{id}; anywhere else it is an error
     body: bytes | None = None  # None once it was let go
     body_lease: BodyLease | None = None  # its share of the body memory
     body_size: int = 0

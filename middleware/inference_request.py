@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 
 import msgspec
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from middleware.errors import InvalidBodyError, InvalidModelError
 
 MAX_MODEL_NAME = 256  # characters
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+MAX_PARTS = 1_000  # of a multipart body: a form has a few, and each costs time
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _JSON = b"application/json"
 # What HTTP clients call a JSON body when nobody told them (curl's -d, fetch's string body, nothing at all).
 _MISLABELLED = frozenset({b"", b"text/plain", b"application/x-www-form-urlencoded"})
@@ -116,12 +117,16 @@ class _ModelPart:
 
     def __init__(self) -> None:
         self.found: bytes | None = None
+        self._parts = 0
         self._header_name = b""
         self._header_value = b""
         self._is_model = False
         self._value = bytearray()
 
     def on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise InvalidBodyError("the multipart body has too many parts")
         self._is_model = False
         self._value.clear()
 
@@ -173,7 +178,7 @@ def _model_of_multipart(body: bytes, content_type: bytes) -> str | None:
         )
         parser.write(body)
         parser.finalize()
-    except MultipartParseError:
+    except FormParserError:
         raise InvalidBodyError("the multipart body cannot be read") from None
     if not is_ended:
         raise InvalidBodyError("the multipart body is cut short")

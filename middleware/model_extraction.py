@@ -7,6 +7,7 @@ by the host alone, because its limit must be known before the body is read.
 from __future__ import annotations
 
 import asyncio
+import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,6 +15,7 @@ from discovery.snapshot import DEFAULT_BODY_LIMIT, SnapshotStore
 from middleware.client_departure import ClientLeftError, watch_for_departure
 from middleware.errors import (
     InvalidBodyError,
+    InvalidPathError,
     OverloadedError,
     RequestTimeoutError,
     RequestTooLargeError,
@@ -24,6 +26,8 @@ from middleware.inference_request import forwarded_content_type, read_model
 from middleware.targets import path_for_matching
 
 BODY_SILENCE_LIMIT_SECONDS = 30.0
+_MODEL_PATH = b"/v1/models/"
+_ENCODED_SLASH = re.compile(rb"%2[fF]")
 
 
 class BodyMemory:
@@ -62,7 +66,7 @@ def host_name(host: bytes) -> str:
     name = host.decode("latin-1").lower()
     if name.startswith("["):
         return name.partition("]")[0] + "]"
-    return name.partition(":")[0]
+    return name.partition(":")[0].removesuffix(".")
 
 
 class ModelExtractionMiddleware:
@@ -86,7 +90,7 @@ class ModelExtractionMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["pointsman.exchange"]
         exchange.snapshot = self.store.current
-        exchange.path = path_for_matching(exchange.raw_path)
+        _read_path(exchange)
         exchange.host_name = host_name(exchange.host)
         port = scope["server"][1] if self.by_port else None
         exchange.listener = exchange.snapshot.routing.select_listener(exchange.host_name, port)
@@ -111,9 +115,9 @@ class ModelExtractionMiddleware:
                     if lease.size + len(chunk) > limit:
                         raise _too_large(limit)
                     lease.grow(len(chunk))
+                    exchange.body_size = lease.size
                     chunks.append(chunk)
                 exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                exchange.body_size = lease.size
                 del chunks
                 content_type = exchange.by_name.get(b"content-type")
                 exchange.model, is_json = read_model(exchange.body, content_type)
@@ -141,6 +145,18 @@ class ModelExtractionMiddleware:
                 return await receive()
         except TimeoutError:
             raise RequestTimeoutError("no byte of the request body came for too long") from None
+
+
+def _read_path(exchange: Exchange) -> None:
+    if b"#" in exchange.target:
+        raise InvalidPathError("a request target has no fragment")
+    raw_path = exchange.raw_path
+    if raw_path.startswith(_MODEL_PATH) and b"%2" in raw_path:
+        # SDKs escape the slash of names like org/model. The list is our own, so nobody else can read it differently.
+        exchange.path = path_for_matching(_ENCODED_SLASH.sub(b"/", raw_path))
+        exchange.has_encoded_slash = _ENCODED_SLASH.search(raw_path) is not None
+    else:
+        exchange.path = path_for_matching(raw_path)
 
 
 def _declared_length(exchange: Exchange) -> int | None:

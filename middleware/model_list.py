@@ -19,13 +19,12 @@ _LIST_PATH = "/v1/models"
 
 
 def is_model_list_request(exchange: Exchange) -> bool:
-    """Whether the gateway answers this request itself: a rule that names /v1/models exactly wins over it."""
+    """Whether this asks for our list, or for one model of it. A rule that names /v1/models exactly wins over ours."""
     return (
-        exchange.method == "GET"
-        and exchange.path.startswith(_LIST_PATH)
+        exchange.path.startswith(_LIST_PATH)
+        and exchange.method in ("GET", "HEAD")
         and (exchange.path == _LIST_PATH or exchange.path.startswith(_LIST_PATH + "/"))
         and exchange.listener is not None
-        and not exchange.listener.names_models_path
     )
 
 

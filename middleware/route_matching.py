@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from discovery.routing_table import RouteRequest
 from discovery.snapshot import Rule
-from middleware.errors import GatewayError, MissingModelError, ModelNotFoundError, RouteNotFoundError
+from middleware.errors import GatewayError, InvalidPathError, MissingModelError, ModelNotFoundError, RouteNotFoundError
 from middleware.exchange import Exchange
 from middleware.model_list import is_model_list_request
 
@@ -43,8 +43,14 @@ class RouteMatchingMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["pointsman.exchange"]
-        if not is_model_list_request(exchange):
-            exchange.rule = decide(exchange)
-            if exchange.rule is None:
-                raise why_not_found(exchange)
+        rule = decide(exchange)
+        if is_model_list_request(exchange):
+            assert exchange.listener is not None
+            if rule is not None and rule.id not in exchange.listener.models_path_rules:
+                rule = None
+        elif rule is None:
+            raise why_not_found(exchange)
+        if rule is not None and exchange.has_encoded_slash:
+            raise InvalidPathError("the path must not contain encoded slashes")
+        exchange.rule = rule
         await self.app(scope, receive, send)

@@ -17,7 +17,7 @@ import httpx
 from starlette.types import Receive, Scope, Send
 
 from discovery.snapshot import RulePolicy
-from middleware.answer_stream import is_event_stream, is_mid_event, read_last_words
+from middleware.answer_stream import LAST_WORDS_BYTES, is_event_stream, is_mid_event, read_last_words
 from middleware.errors import (
     GatewayError,
     Reason,
@@ -176,12 +176,12 @@ class StreamingProxyMiddleware:
         headers = answer_headers(answer.headers, exchange.answer_edits)
         stream, chunk = answer.stream, answer.first
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        tail: deque[bytes] = deque((chunk,), maxlen=_TAIL_CHUNKS)
+        tail: deque[bytes] = deque((chunk[-LAST_WORDS_BYTES:],), maxlen=_TAIL_CHUNKS)
         try:
             while not stream.is_drained:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 chunk = await stream.read()
-                tail.append(chunk)
+                tail.append(chunk[-LAST_WORDS_BYTES:])
         except (httpx.TransportError, asyncio.CancelledError) as error:
             broken = _broken(error, exchange, attempt)
             if broken is None:

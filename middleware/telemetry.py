@@ -39,7 +39,7 @@ def new_exchange(scope: Scope, now: float) -> Exchange:
     return Exchange(
         request_id=usable_request_id(by_name.get(b"x-request-id")) or f"{random.getrandbits(128):032x}",
         method=scope["method"],
-        target=raw_path + b"?" + query if query else raw_path,
+        target=scope.get("pointsman.target") or (raw_path + b"?" + query if query else raw_path),
         raw_path=raw_path,
         query=query,
         headers=headers,

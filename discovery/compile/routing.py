@@ -186,9 +186,10 @@ class _Compiler:
             port=plan.listener.port if plan.listener is not None else None,
             table=table,
             body_limit=self._policies.body_limit(plan),
-            names_models_path=any(
-                entry.path_kind is not PathKind.REGULAR_EXPRESSION and entry.path.rstrip("/") == MODELS_PATH
+            models_path_rules=frozenset(
+                entry.rule.id
                 for entry in entries
+                if entry.path_kind is not PathKind.REGULAR_EXPRESSION and entry.path.rstrip("/") == MODELS_PATH
             ),
         )
 

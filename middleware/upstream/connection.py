@@ -45,6 +45,10 @@ class ConnectionBrokenError(httpx.ReadError):
         self.has_answer_bytes = has_answer_bytes
 
 
+class _BehindAnswerError(Exception):
+    """Bytes behind the answer: the parser must not take them for more of it."""
+
+
 def tune_socket(transport: asyncio.BaseTransport) -> None:
     """Notice dead peers: TCP keepalive 15/5/3 s and TCP_USER_TIMEOUT 30 s. Sockets that are not TCP are left alone."""
     sock = transport.get_extra_info("socket")
@@ -94,6 +98,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_complete = False
         self._head_bytes = 0
         self._unparsed_bytes = 0
+        self._unread_bytes = 0
         self._is_head_request = False
         self._has_framing = False
         self._is_framed = False  # the head says where the body ends
@@ -121,6 +126,10 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self.is_complete:  # it is what comes behind the answer that is no HTTP
+                self._can_keep_alive = False
+                self._wake()
+                return
             self._fail(httpx.RemoteProtocolError(f"the upstream's answer is malformed: {_why(error)}"))
             return
         if not self.has_head:
@@ -130,8 +139,10 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._parts:
             self._has_first_byte = True
-            if self._waiter is None and not self._is_read_paused and not self.is_complete:
-                self._pause_if_behind()
+            # Several reads can come before the reader runs: the bound holds for what is there, waited for or not.
+            self._unread_bytes += len(data)
+            if self._unread_bytes > READ_HIGH_WATER_BYTES and not self._is_read_paused and not self.is_complete:
+                self._pause_reading()
         self._wake()
 
     def eof_received(self) -> bool:
@@ -165,7 +176,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self.is_complete:
-            self._can_keep_alive = False  # bytes behind the answer
+            raise _BehindAnswerError
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.has_head:
@@ -273,6 +284,7 @@ class UpstreamConnection(asyncio.Protocol):
         parts = self._parts
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
+        self._unread_bytes = 0
         return data
 
     @property
@@ -328,8 +340,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._wake()
         self.abort()
 
-    def _pause_if_behind(self) -> None:
-        if sum(map(len, self._parts)) > READ_HIGH_WATER_BYTES and self._transport is not None and not self.is_closed:
+    def _pause_reading(self) -> None:
+        if self._transport is not None and not self.is_closed:
             self._is_read_paused = True
             self._transport.pause_reading()
 

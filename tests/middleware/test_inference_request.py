@@ -79,6 +79,7 @@ def test_a_body_that_is_not_what_it_says_is_refused_without_being_quoted(body: b
         '"a\\u0000b"',
         '"a\\nb"',
         '"\\u007f"',
+        '"a\\u0085b"',
         f'"{"x" * 257}"',
     ],
 )
@@ -117,6 +118,8 @@ def test_the_model_part_of_a_form(body: bytes, expected: str | None) -> None:
         pytest.param(multipart(("model", b"a")), b"multipart/form-data", InvalidBodyError, id="no-boundary"),
         pytest.param(multipart(("model", b"a"), end=False), FORM, InvalidBodyError, id="cut-short"),
         pytest.param(b"not a form", FORM, InvalidBodyError, id="no-form"),
+        pytest.param(b"x", b"multipart/form-data; boundary=" + b"b" * 300, InvalidBodyError, id="absurd-boundary"),
+        pytest.param(b"--xx\r\n\r\n\r\n" * 100_000, FORM, InvalidBodyError, id="absurdly-many-parts"),
         pytest.param(multipart(("model", b"")), FORM, InvalidModelError, id="empty-name"),
         pytest.param(multipart(("model", b"\xff")), FORM, InvalidModelError, id="not-utf-8"),
         pytest.param(multipart(("model", b"x" * 5000)), FORM, InvalidModelError, id="too-long"),
