@@ -13,6 +13,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Sequence
+from functools import partial
 
 from app.admin.application import build_admin
 from app.configuration import Configuration
@@ -23,7 +24,7 @@ from app.server import HttpServer
 from app.settings import Settings
 from discovery.snapshot import SnapshotStore
 from middleware.model_extraction import BodyMemory
-from middleware.telemetry import ExchangeObserver
+from middleware.telemetry import ExchangeObserver, report_refusal
 from middleware.traffic_mirroring import MirrorCopies
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
@@ -52,6 +53,7 @@ class Gateway:
         self.store.subscribe(self.registry.follow)
         self.store.subscribe(self.rules.follow)
         access_log = AccessLog(writer, is_readable=is_readable_log)
+        all_observers: list[ExchangeObserver] = [self.metrics, access_log, *observers]
         self._is_draining = False
         self._data = HttpServer(
             build_chain(
@@ -61,8 +63,9 @@ class Gateway:
                 memory=self.memory,
                 copies=self.copies,
                 by_port=settings.listens_on_gateway_ports,
-                observers=[self.metrics, access_log, *observers],
-            )
+                observers=all_observers,
+            ),
+            report_refusal=partial(report_refusal, all_observers),
         )
         self._admin = HttpServer(
             build_admin(store=self.store, metrics=self.metrics, is_draining=lambda: self._is_draining)
@@ -141,7 +144,7 @@ class Gateway:
                 await self._data.wait_drained()
         except TimeoutError:
             logger.warning("the drain timeout is over: cutting %d requests", self.requests_running)
-        await self._data.cut()
+            await self._data.cut()
 
     async def close(self) -> None:
         """Cut what runs and free every socket, the admin port last. Safe after ``drain`` and instead of it."""

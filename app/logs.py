@@ -11,6 +11,7 @@ import datetime
 import logging
 import os
 import queue
+import select
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -85,7 +86,11 @@ class LineWriter:
             while view:
                 try:
                     view = view[os.write(self._fd, view) :]
-                except OSError:  # nobody reads any more; there is nowhere left to say so
+                except BlockingIOError:  # a stdout that somebody has made non-blocking
+                    select.select([], [self._fd], [])
+                except OSError:  # nobody reads any more
+                    with self._lock:
+                        self.dropped += bytes(view).count(b"\n")
                     break
             with self._lock:
                 self._held -= len(batch)
@@ -225,4 +230,5 @@ def configure_logging(writer: LineWriter, *, is_readable: bool, level: int = log
     root.setLevel(level)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a client's malformed form is no news to an operator
     return handler

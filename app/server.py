@@ -15,10 +15,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import socket
 import struct
-from typing import Any
+from typing import Any, Protocol
 
 import httptools
 from starlette.types import ASGIApp, Message, Scope
@@ -251,6 +252,22 @@ class Cycle:
         self._head = head
 
 
+class RefusalReporter(Protocol):
+    """Is told of a request that was refused before its head could be read; gives the request id for the answer."""
+
+    def __call__(self, error: GatewayError, peer: str, /) -> str: ...
+
+
+class DrainingState(ServerState):
+    """uvicorn's connections and tasks, whether answers are to be their connection's last, and who hears of refusals."""
+
+    def __init__(self, report_refusal: RefusalReporter) -> None:
+        super().__init__()
+        self.is_draining = False
+        self.report_refusal = report_refusal
+        self.changed = asyncio.Event()  # a connection has ended
+
+
 class GatewayProtocol(HttpToolsProtocol):
     """uvicorn's protocol with the differences that the module's docstring lists."""
 
@@ -265,6 +282,8 @@ class GatewayProtocol(HttpToolsProtocol):
         body_limit_seconds: float = BODY_SILENCE_SECONDS,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        assert isinstance(server_state, DrainingState)
+        self._state = server_state
         self._head_limit_seconds = head_limit_seconds
         self._body_limit_seconds = body_limit_seconds
         self._head_timer: asyncio.TimerHandle | None = None
@@ -287,7 +306,7 @@ class GatewayProtocol(HttpToolsProtocol):
     @property
     def is_draining(self) -> bool:
         """Whether answers are to be their connection's last."""
-        return getattr(self.server_state, "is_draining", False)
+        return self._state.is_draining
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
@@ -299,6 +318,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
+        self._state.changed.set()
         for timer in (self._head_timer, self._body_timer, self._stall_timer, self._close_timer, self._keep_alive_timer):
             if timer is not None:
                 timer.cancel()
@@ -519,11 +539,12 @@ class GatewayProtocol(HttpToolsProtocol):
             cycle.wake()
             self._linger(LINGER_SECONDS, half_close=False)
             return
-        logger.info("refused a request from %s: %s", self.client[0] if self.client else "?", error.reason.value)
+        request_id = self._state.report_refusal(error, self.client[0] if self.client else "unknown")
         body = error_body(error)
         self.transport.write(
             STATUS_LINE[error.status]
-            + b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            + b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\nconnection: close\r\n\r\n"
+            % (len(body), request_id.encode("ascii"))
             + body
         )
         self._linger(LINGER_HEAD_SECONDS)
@@ -622,14 +643,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self.current.keep_alive = False
 
 
-class DrainingState(ServerState):
-    """uvicorn's connections and tasks, and whether answers are to be their connection's last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_draining = False
-
-
 class HttpServer:
     """An ASGI app on listening sockets, with a shutdown in steps. uvicorn's own Server and its signals are not used."""
 
@@ -637,6 +650,7 @@ class HttpServer:
         self,
         app: ASGIApp,
         *,
+        report_refusal: RefusalReporter = lambda error, peer: os.urandom(16).hex(),
         head_limit_seconds: float = HEAD_LIMIT_SECONDS,
         body_limit_seconds: float = BODY_SILENCE_SECONDS,
     ) -> None:
@@ -656,7 +670,7 @@ class HttpServer:
         self._config.load()
         self._head_limit_seconds = head_limit_seconds
         self._body_limit_seconds = body_limit_seconds
-        self._state = DrainingState()
+        self._state = DrainingState(report_refusal)
         self._listeners: list[asyncio.Server] = []
 
     async def listen(self, host: str, port: int) -> int:
@@ -700,12 +714,19 @@ class HttpServer:
             connection.shutdown()
 
     async def wait_drained(self) -> None:
-        """Wait until no request is being answered. New requests on open connections are waited for too."""
+        """Wait until every connection is over: its request answered, and its answer taken by the client."""
+        await self._until_no_connections()
         while self._state.tasks:
             await asyncio.wait(set(self._state.tasks))
 
-    async def cut(self) -> None:
-        """End what is still running as broken answers, and then every connection."""
+    async def _until_no_connections(self) -> None:
+        while self._state.connections:
+            self._state.changed.clear()
+            await self._state.changed.wait()
+
+    async def cut(self, *, flush_seconds: float = 1.0) -> None:
+        """End what is still running as broken answers, and then every connection: those whose clients do not take what
+        was written in ``flush_seconds`` by force."""
         for connection in list(self._state.connections):
             if isinstance(connection, GatewayProtocol) and connection.current is not None:
                 exchange = connection.current.scope.get("pointsman.exchange")
@@ -719,13 +740,17 @@ class HttpServer:
         for connection in list(self._state.connections):
             if not connection.transport.is_closing():
                 connection.transport.close()
+        try:
+            async with asyncio.timeout(flush_seconds):
+                await self._until_no_connections()
+        except TimeoutError:
+            for connection in list(self._state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
     async def close(self) -> None:
-        """Free every socket."""
+        """Free every socket, cutting what runs."""
         self.stop_listening()
         await self.cut()
-        await asyncio.sleep(0)  # one turn of the loop for what was just closed to be flushed
-        for connection in list(self._state.connections):
-            connection.transport.abort()
         for listener in self._listeners:
             await listener.wait_closed()

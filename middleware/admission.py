@@ -39,11 +39,19 @@ def location(redirect: Redirect, exchange: Exchange, *, local_port: int | None) 
             port = _DEFAULT_PORTS[redirect.scheme]
         else:
             assert exchange.listener is not None
-            port = exchange.listener.port or local_port
+            # Without a Gateway the port that the client named is the only one known from its side.
+            port = exchange.listener.port or _port_of(exchange.host, scheme) or local_port
     path = exchange.raw_path if redirect.path is None else rewrite_path(exchange.raw_path, redirect.path)
     query = b"?" + exchange.query if exchange.query else b""
     shown_port = "" if port is None or port == _DEFAULT_PORTS.get(scheme) else f":{port}"
     return f"{scheme}://{host}{shown_port}".encode("latin-1") + path + query
+
+
+def _port_of(host: bytes, scheme: str) -> int | None:
+    if not host:
+        return None
+    _, separator, port = host.rpartition(b":")
+    return int(port) if separator and port.isdigit() else _DEFAULT_PORTS[scheme]
 
 
 def decide(exchange: Exchange, *, local_port: int | None = None) -> DirectAnswer | None:

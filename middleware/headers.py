@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from discovery.snapshot import NO_FILTERS, Filters, HeaderMutation
@@ -59,12 +60,11 @@ _NOT_FORWARDED = _HOP_BY_HOP | {
     b"x-forwarded-host",
     b"x-request-id",
 }
-_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
+_FRAMING = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-request-id"}
 _NOT_RELAYED = _HOP_BY_HOP | {b"x-request-id"}
 _CANNOT_BE_NOMINATED = (b"host", b"authorization", b"content-", b"x-forwarded-")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def strip_client_headers(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
@@ -163,11 +163,23 @@ def upstream_headers(exchange: Exchange, pick: Pick) -> RawHeaders:
     return headers
 
 
+@lru_cache(maxsize=1024)
+def _without_framing(mutation: HeaderMutation) -> HeaderMutation:
+    """A header modifier without what is not its to say: framing, what is of one hop, and the request id."""
+
+    def is_ours(name: bytes) -> bool:
+        return name in _FRAMING or name.startswith(b"proxy-")
+
+    return HeaderMutation(
+        set=tuple(pair for pair in mutation.set if not is_ours(pair[0])),
+        add=tuple(pair for pair in mutation.add if not is_ours(pair[0])),
+        remove=frozenset(name for name in mutation.remove if not is_ours(name)),
+    )
+
+
 def _apply(filters: Filters, host: bytes, headers: RawHeaders) -> tuple[bytes, RawHeaders]:
     if filters.request_headers is not None:
-        headers = mutate(headers, filters.request_headers)
-        # Framing is ours: no filter can contradict it.
-        headers = [pair for pair in headers if pair[0] not in _FRAMING]
+        headers = mutate(headers, _without_framing(filters.request_headers))
     return (host if filters.host is None else filters.host), headers
 
 
@@ -177,10 +189,5 @@ def answer_headers(headers: Sequence[tuple[bytes, bytes]], edits: Iterable[Heade
     if len(relayed) != len(headers) and (hop := nominated(headers)):
         relayed = [pair for pair in relayed if pair[0] not in hop]
     for edit in edits:
-        relayed = mutate(relayed, edit)
+        relayed = mutate(relayed, _without_framing(edit))
     return relayed
-
-
-def has_control_bytes(value: bytes) -> bool:
-    """Whether a header value has bytes that must never leave us (tab is allowed)."""
-    return _CONTROL.search(value) is not None

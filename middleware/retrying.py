@@ -9,7 +9,6 @@ from discovery.snapshot import RulePolicy
 from middleware.upstream.connection import ConnectionBrokenError
 from middleware.upstream.outcome import Attempt, Outcome
 from middleware.upstream.registry import Pick
-from middleware.upstream.rule_traffic import RuleTraffic
 
 # An idle connection that the upstream closes while we write: no byte comes and the end comes at once. Later than this,
 # the request was read, and a prompt that kills a pod must not travel to the next.
@@ -29,9 +28,8 @@ def is_keep_alive_race(error: Exception, attempts: Sequence[Attempt]) -> bool:
     )
 
 
-def may_retry(policy: RulePolicy, attempts: Sequence[Attempt], traffic: RuleTraffic) -> bool:
-    """Whether the last of ``attempts`` may be followed by another: what failed is retriable, and the limits allow
-    it."""
+def may_retry(policy: RulePolicy, attempts: Sequence[Attempt]) -> bool:
+    """Whether the last of ``attempts`` may be followed by another: what failed is retriable, and there is one left."""
     last = attempts[-1]
     is_retriable = last.outcome is Outcome.CONNECT_FAILED or (
         last.outcome is Outcome.ANSWERED and last.status in policy.retry_statuses
@@ -39,7 +37,7 @@ def may_retry(policy: RulePolicy, attempts: Sequence[Attempt], traffic: RuleTraf
     if not is_retriable:
         return False
     counted = sum(attempt.outcome is not Outcome.STALE for attempt in attempts)
-    return counted <= policy.max_retries and traffic.may_retry()
+    return counted <= policy.max_retries
 
 
 def wait_before(

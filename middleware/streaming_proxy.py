@@ -66,52 +66,53 @@ class StreamingProxyMiddleware:
             deadline = exchange.started_at + policy.request_timeout_seconds
         attempts = exchange.attempts
         pick = exchange.next_pick(attempts)
-        is_fresh = is_retry = False
-        while True:
-            attempt = Attempt(pick=pick, started_at=clock())
-            attempts.append(attempt)
-            attempt.permit = pick.upstream.breaker(policy.passive_health).acquire()
-            pick.upstream.in_flight += 1
-            traffic.retries_in_flight += is_retry
-            retry_after = None
-            try:
-                answer = await self._attempt(exchange, attempt, policy, deadline=deadline, is_fresh=is_fresh)
+        is_fresh = False
+        retry = traffic.retry_permit()
+        try:
+            while True:
+                attempt = Attempt(pick=pick, started_at=clock())
+                attempts.append(attempt)
+                attempt.permit = pick.upstream.breaker(policy.passive_health).acquire()
+                pick.upstream.begin()
                 try:
-                    if may_retry(policy, attempts, traffic):
-                        _report(attempt, policy)  # now, so that the next pick sees an ejection
-                        retry_after = parse_retry_after(find_header(answer.headers, b"retry-after"))
-                        next_pick, wait = self._next(exchange, retry_after, deadline, clock())
-                    else:
-                        next_pick, wait = pick, None
+                    answer = await self._attempt(exchange, attempt, policy, deadline=deadline, is_fresh=is_fresh)
+                    try:
+                        wait = None
+                        if may_retry(policy, attempts) and retry.take():
+                            _report(attempt, policy)  # now, so that the next pick sees an ejection
+                            retry_after = parse_retry_after(find_header(answer.headers, b"retry-after"))
+                            next_pick, wait = self._next(exchange, retry_after, deadline, clock())
+                        if wait is None:
+                            retry.release()
+                            can_add_events = scope["http_version"] == "1.1"
+                            await self._relay(exchange, attempt, answer, send, can_add_events=can_add_events)
+                            return
+                    finally:
+                        answer.stream.release()
+                except httpx.TransportError as error:
+                    if is_keep_alive_race(error, attempts):
+                        attempt.outcome = Outcome.STALE
+                        is_fresh = True
+                        continue
+                    attempt.outcome, gateway_error = _failure(error)
+                    if not may_retry(policy, attempts) or not retry.take():
+                        raise gateway_error from None
+                    _report(attempt, policy)
+                    next_pick, wait = self._next(exchange, None, deadline, clock())
                     if wait is None:
-                        await self._relay(exchange, attempt, answer, send)
-                        return
+                        raise gateway_error from None
+                except asyncio.CancelledError:
+                    attempt.outcome = Outcome.ABANDONED
+                    raise
                 finally:
-                    answer.stream.release()
-            except httpx.TransportError as error:
-                if is_keep_alive_race(error, attempts):
-                    attempt.outcome = Outcome.STALE
-                    is_fresh = True
-                    continue
-                attempt.outcome, gateway_error = _failure(error)
-                if not may_retry(policy, attempts, traffic):
-                    raise gateway_error from None
-                _report(attempt, policy)
-                next_pick, wait = self._next(exchange, None, deadline, clock())
-                if wait is None:
-                    raise gateway_error from None
-            except asyncio.CancelledError:
-                attempt.outcome = Outcome.ABANDONED
-                raise
-            finally:
-                attempt.ended_at = clock()
-                _report(attempt, policy)
-                pick.upstream.in_flight -= 1
-                traffic.retries_in_flight -= is_retry
-            if wait:
-                await self.sleep(wait)
-            pick = next_pick
-            is_fresh, is_retry = False, True
+                    attempt.ended_at = clock()
+                    _report(attempt, policy)
+                    pick.upstream.end()
+                if wait:
+                    await self.sleep(wait)
+                pick, is_fresh = next_pick, False
+        finally:
+            retry.release()
 
     def _next(
         self, exchange: Exchange, retry_after: float | None, deadline: float | None, now: float
@@ -160,7 +161,9 @@ class StreamingProxyMiddleware:
         attempt.outcome = Outcome.ANSWERED
         return _Answer(response.status_code, head, stream, first)
 
-    async def _relay(self, exchange: Exchange, attempt: Attempt, answer: _Answer, send: Send) -> None:
+    async def _relay(
+        self, exchange: Exchange, attempt: Attempt, answer: _Answer, send: Send, *, can_add_events: bool
+    ) -> None:
         # No retry is possible from here on.
         exchange.let_go_of_body()
         pick = attempt.pick
@@ -187,7 +190,7 @@ class StreamingProxyMiddleware:
             if broken is None:
                 raise
             stream.abort()
-            if is_event_stream(headers):
+            if can_add_events and is_event_stream(headers):
                 blank = b"\n\n" if is_mid_event(tail) else b""
                 await send({"type": "http.response.body", "body": blank + error_event(broken), "more_body": True})
             # Returning with the body unfinished makes the server flush, and close without a clean end.
@@ -237,9 +240,9 @@ def _broken(error: BaseException, exchange: Exchange, attempt: Attempt) -> Gatew
     """What a failure after the first byte is called; None for a cancellation that is not ours to end."""
     attempt.outcome = Outcome.BROKEN
     if isinstance(error, asyncio.CancelledError):
+        attempt.outcome = Outcome.ABANDONED
         if exchange.is_cut_by_shutdown and not exchange.client_left:
             return UpstreamResetError("The gateway is shutting down and cut this answer.")
-        attempt.outcome = Outcome.ABANDONED
         return None
     if isinstance(error, httpx.TimeoutException):
         timeout = UpstreamTimeoutError("The model server stopped in the middle of its answer.")

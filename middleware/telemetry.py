@@ -13,6 +13,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from middleware.errors import GatewayError
 from middleware.exchange import Exchange
 from middleware.headers import header_map, strip_client_headers, usable_request_id
 
@@ -52,6 +53,32 @@ def new_exchange(scope: Scope, now: float) -> Exchange:
     )
 
 
+def report_refusal(observers: Sequence[ExchangeObserver], error: GatewayError, peer: str) -> str:
+    """Tell the observers of a request that the server refused before its head could be read. Returns the request id."""
+    now = time.perf_counter()
+    exchange = Exchange(
+        request_id=f"{random.getrandbits(128):032x}",
+        method="",
+        target=b"",
+        raw_path=b"",
+        query=b"",
+        headers=[],
+        by_name={},
+        host=b"",
+        peer=peer,
+        scheme="http",
+        started_at=now,
+        started_unix=time.time(),
+    )
+    exchange.fail(error)
+    for observer in observers:
+        observer.started(exchange)
+    exchange.status, exchange.ended_at = error.status, time.perf_counter()
+    for observer in observers:
+        observer.finished(exchange)
+    return exchange.request_id
+
+
 class TelemetryMiddleware:
     """Makes the Exchange, puts the request id on the answer, and tells the observers of start and end."""
 
@@ -85,9 +112,12 @@ def _noting_send(exchange: Exchange, send: Send, clock: Callable[[], float]) -> 
                 if not exchange.bytes_sent:
                     exchange.first_byte_at = clock()
                 exchange.bytes_sent += len(body)
-        else:
-            exchange.status = message["status"]
-            message["headers"].append((b"x-request-id", exchange.request_id.encode("ascii")))
-        return send(message)
+            return send(message)
+        message["headers"].append((b"x-request-id", exchange.request_id.encode("ascii")))
+        return start(message)
+
+    async def start(message: Message) -> None:
+        await send(message)
+        exchange.status = message["status"]  # only now: a head that the server refuses was not sent
 
     return noting

@@ -110,7 +110,7 @@ class MirrorCopies:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, pick: Pick, request: httpx.Request, record: MirrorRecord, size: int) -> None:
-        pick.upstream.in_flight += 1
+        pick.upstream.begin()
         try:
             response = await pick.upstream.transport.handle_async_request(request)
             record.status = response.status_code
@@ -125,7 +125,7 @@ class MirrorCopies:
         except httpx.TransportError:
             pass  # the record says how far it came
         finally:
-            pick.upstream.in_flight -= 1
+            pick.upstream.end()
             self.held_bytes -= size
             self._observer.mirrored(record)
 

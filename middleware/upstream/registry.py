@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from discovery.snapshot import BackendRef, Endpoint, PassiveHealth, Snapshot
+from discovery.snapshot import BackendRef, Endpoint, Membership, PassiveHealth, Snapshot
 from middleware.upstream.breaker import Breaker, State
 from middleware.upstream.transport import UpstreamTransport
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 class Upstream:
     """One endpoint as we experience it: what is in flight there, its breakers and the connections open to it."""
 
-    __slots__ = ("_breakers", "_clock", "_on_change", "id", "in_flight", "label", "transport")
+    __slots__ = ("_breakers", "_clock", "_on_change", "id", "in_flight", "label", "on_idle", "transport")
 
     def __init__(
         self,
@@ -31,9 +31,20 @@ class Upstream:
         self.label = f"{endpoint.address}:{endpoint.port}"
         self.transport = transport
         self.in_flight = 0
+        self.on_idle: Callable[[Upstream], None] | None = None  # set once no snapshot names it any more
         self._clock = clock
         self._on_change = on_change
         self._breakers: dict[PassiveHealth, Breaker] = {}
+
+    def begin(self) -> None:
+        """An attempt starts here."""
+        self.in_flight += 1
+
+    def end(self) -> None:
+        """An attempt is over."""
+        self.in_flight -= 1
+        if self.on_idle is not None and not self.in_flight:
+            self.on_idle(self)
 
     def breaker(self, settings: PassiveHealth) -> Breaker:
         """The breaker for these settings; rules with equal settings share it."""
@@ -86,6 +97,7 @@ class UpstreamRegistry:
         self.tripped = 0  # breakers that are not closed: while there is none, nobody asks them
         self._upstreams: dict[str, Upstream] = {}
         self._leaving: dict[str, Upstream] = {}  # no longer named, still with requests in flight
+        self._membership: Membership | None = None  # of the newest snapshot
         self._candidates: dict[str, tuple[tuple[Endpoint, ...], tuple[Candidate, ...]]] = {}
 
     def __iter__(self) -> Iterator[Upstream]:
@@ -93,26 +105,27 @@ class UpstreamRegistry:
         yield from self._leaving.values()
 
     def candidates(self, backend_id: str, endpoints: tuple[Endpoint, ...]) -> tuple[Candidate, ...]:
-        """The backend's endpoints with their upstreams. Cached for as long as the membership's tuple is the same
-        object."""
+        """The backend's endpoints with their upstreams. Kept for as long as the membership's tuple is the same."""
         cached = self._candidates.get(backend_id)
         if cached is not None and cached[0] is endpoints:
             return cached[1]
         candidates = tuple(Candidate(endpoint, self._upstream(endpoint)) for endpoint in endpoints)
-        self._candidates[backend_id] = (endpoints, candidates)
+        if self._membership is None or self._membership.get(backend_id) is endpoints:
+            self._candidates[backend_id] = (
+                endpoints,
+                candidates,
+            )  # a request of an older snapshot must not displace it
         return candidates
 
     def _upstream(self, endpoint: Endpoint) -> Upstream:
-        upstream = self._upstreams.get(endpoint.id)
+        upstream = self._upstreams.get(endpoint.id) or self._leaving.get(endpoint.id)
         if upstream is None:
-            upstream = self._leaving.pop(endpoint.id, None)
-            if upstream is None:
-                upstream = Upstream(
-                    endpoint=endpoint,
-                    transport=self._make_transport(endpoint),
-                    clock=self._clock,
-                    on_change=self._note_change,
-                )
+            upstream = Upstream(
+                endpoint=endpoint,
+                transport=self._make_transport(endpoint),
+                clock=self._clock,
+                on_change=self._note_change,
+            )
             self._upstreams[endpoint.id] = upstream
         return upstream
 
@@ -122,15 +135,23 @@ class UpstreamRegistry:
 
     def follow(self, snapshot: Snapshot) -> None:
         """Forget what this snapshot no longer names. Running requests keep their upstream until they end."""
+        self._membership = snapshot.membership
         named = {endpoint.id for endpoints in snapshot.membership.values() for endpoint in endpoints}
-        for backend_id in [known for known in self._candidates if known not in snapshot.membership]:
-            del self._candidates[backend_id]
+        for backend_id, (endpoints, _) in list(self._candidates.items()):
+            if snapshot.membership.get(backend_id) is not endpoints:
+                del self._candidates[backend_id]
+        for endpoint_id in [known for known in self._leaving if known in named]:
+            upstream = self._upstreams[endpoint_id] = self._leaving.pop(endpoint_id)
+            upstream.on_idle = None
         for endpoint_id in [known for known in self._upstreams if known not in named]:
-            upstream = self._upstreams.pop(endpoint_id)
+            upstream = self._leaving[endpoint_id] = self._upstreams.pop(endpoint_id)
             upstream.transport.close_idle()
-            self._leaving[endpoint_id] = upstream
-        for endpoint_id in [known for known, upstream in self._leaving.items() if upstream.in_flight == 0]:
-            upstream = self._leaving.pop(endpoint_id)
+            upstream.on_idle = self._drop
+            if not upstream.in_flight:
+                self._drop(upstream)
+
+    def _drop(self, upstream: Upstream) -> None:
+        if self._leaving.pop(upstream.id, None) is not None:
             self.tripped -= sum(breaker.state is not State.CLOSED for breaker in upstream.breakers)
             upstream.transport.close()
 

@@ -17,10 +17,38 @@ class RuleTraffic:
         self.in_flight = 0
         self.retries_in_flight = 0
 
+    def retry_permit(self) -> RetryPermit:
+        """What a request needs before it retries; not taken yet."""
+        return RetryPermit(self)
+
     def may_retry(self) -> bool:
         """Whether one more retry stays within max(10, 20 % of the requests in flight): retries must not make a
         storm."""
         return self.retries_in_flight < max(MIN_CONCURRENT_RETRIES, RETRY_BUDGET_SHARE * self.in_flight)
+
+
+class RetryPermit:
+    """One request's right to retry: taken with the decision, held while it waits and tries, given back when
+    answered."""
+
+    __slots__ = ("_is_taken", "_traffic")
+
+    def __init__(self, traffic: RuleTraffic) -> None:
+        self._traffic = traffic
+        self._is_taken = False
+
+    def take(self) -> bool:
+        """Whether the budget allows it; one that is taken already stays so."""
+        if not self._is_taken and self._traffic.may_retry():
+            self._is_taken = True
+            self._traffic.retries_in_flight += 1
+        return self._is_taken
+
+    def release(self) -> None:
+        """Give it back. Safe to call twice, and without having taken it."""
+        if self._is_taken:
+            self._is_taken = False
+            self._traffic.retries_in_flight -= 1
 
 
 class RuleTrafficRegistry:

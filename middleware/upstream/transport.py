@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, NamedTuple
 
@@ -122,16 +123,23 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
         fresh = extensions.get("fresh_connection", False)
         connection = None if fresh else self._pop_idle()
+        first_byte, remaining = timeouts.first_byte, timeouts.remaining
         if connection is None:
-            connection = await self._connect(timeouts.connect)
+            # Connecting is a part of the attempt: what it takes is missing from the attempt's other limits.
+            started = time.monotonic()
+            allowed = first_byte if remaining is None else min(first_byte, remaining)
+            connection = await self._connect(timeouts.connect, allowed)
+            took = time.monotonic() - started
+            first_byte -= took
+            remaining = None if remaining is None else remaining - took
         try:
             connection.start(
                 head=b"".join(head),
                 body=body,
                 is_head_request=request.method == "HEAD",
-                first_byte_limit_seconds=timeouts.first_byte,
+                first_byte_limit_seconds=max(0.0, first_byte),
                 idle_limit_seconds=timeouts.idle,
-                limit_seconds=timeouts.remaining,
+                limit_seconds=None if remaining is None else max(0.0, remaining),
             )
             await connection.wait_head()
         except BaseException:
@@ -143,7 +151,16 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             stream=UpstreamStream(connection=connection, transport=self),
         )
 
-    async def _connect(self, timeout_seconds: float) -> UpstreamConnection:
+    async def _connect(self, timeout_seconds: float, allowed_seconds: float) -> UpstreamConnection:
+        if allowed_seconds >= timeout_seconds:
+            return await self._connect_to_any(timeout_seconds)
+        try:
+            async with asyncio.timeout(allowed_seconds):
+                return await self._connect_to_any(timeout_seconds)
+        except TimeoutError:
+            raise httpx.ReadTimeout("the attempt's time was over before there was a connection") from None
+
+    async def _connect_to_any(self, timeout_seconds: float) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
         last_error: Exception | None = None
         try:

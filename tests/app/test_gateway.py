@@ -508,7 +508,7 @@ async def test_the_model_list_names_the_configured_models(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("filter_yaml", "location"),
     [
-        pytest.param("{hostname: other.example}", "http://other.example:{port}/v1/x?q=1", id="hostname"),
+        pytest.param("{hostname: other.example}", "http://other.example/v1/x?q=1", id="hostname"),
         pytest.param("{scheme: https}", "https://gateway.example/v1/x?q=1", id="scheme-implies-its-port"),
         pytest.param("{port: 8443, scheme: https}", "https://gateway.example:8443/v1/x?q=1", id="port"),
         pytest.param(
@@ -530,7 +530,7 @@ spec:
     async with running_gateway(manifests, folder=tmp_path) as gateway:
         answer = await ask(gateway.port, b"GET /v1/x?q=1 HTTP/1.1\r\nHost: gateway.example\r\n\r\n")
         assert answer.status == 302
-        assert answer.headers["location"] == location.format(port=gateway.port)
+        assert answer.headers["location"] == location
 
 
 async def test_weights_are_kept_and_an_invalid_backend_ref_takes_its_share_as_500(tmp_path: Path) -> None:

@@ -134,14 +134,14 @@ POLICY = RulePolicy()
     ],
 )
 def test_only_what_had_no_effect_is_retried(outcome: Outcome, status: int | None, expected: bool) -> None:
-    assert may_retry(POLICY, [make_attempt(make_pick(), outcome, status=status)], RuleTraffic()) is expected
+    assert may_retry(POLICY, [make_attempt(make_pick(), outcome, status=status)]) is expected
 
 
 def test_there_are_two_retries_and_the_keep_alive_race_is_none() -> None:
     attempts = [make_attempt(make_pick())] * 2
-    assert may_retry(POLICY, attempts, RuleTraffic())
-    assert may_retry(POLICY, [make_attempt(make_pick(), Outcome.STALE), *attempts], RuleTraffic())
-    assert not may_retry(POLICY, [make_attempt(make_pick())] * 3, RuleTraffic())
+    assert may_retry(POLICY, attempts)
+    assert may_retry(POLICY, [make_attempt(make_pick(), Outcome.STALE), *attempts])
+    assert not may_retry(POLICY, [make_attempt(make_pick())] * 3)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,13 @@ def test_retries_are_limited_to_ten_or_a_fifth_of_what_is_in_flight(
 ) -> None:
     traffic = RuleTraffic()
     traffic.in_flight, traffic.retries_in_flight = in_flight, retrying
-    assert traffic.may_retry() is expected
+    permit = traffic.retry_permit()
+    assert permit.take() is expected
+    assert permit.take() is expected  # taken once, however often it is asked for
+    assert traffic.retries_in_flight == retrying + expected
+    permit.release()
+    permit.release()
+    assert traffic.retries_in_flight == retrying
 
 
 def test_another_endpoint_is_tried_at_once_and_the_same_one_after_a_while() -> None:

@@ -191,7 +191,12 @@ def test_an_answers_headers_pass_but_for_those_of_its_hop() -> None:
         (b"set-cookie", b"a=1"),
         (b"set-cookie", b"b=2"),
     ]
-    edits = [HeaderMutation(set=((b"x-served-by", b"canary"),)), HeaderMutation(remove=frozenset({b"server"}))]
+    edits = [
+        HeaderMutation(
+            set=((b"x-served-by", b"canary"), (b"content-length", b"5"), (b"transfer-encoding", b"chunked"))
+        ),
+        HeaderMutation(remove=frozenset({b"server", b"content-length"})),
+    ]
     assert answer_headers(headers, edits) == [
         (b"content-type", b"application/json"),
         (b"content-length", b"2"),
