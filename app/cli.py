@@ -58,10 +58,11 @@ def _configuration(command: Command) -> Command:
             metavar="KIND",
             multiple=True,
             envvar="POINTSMAN_IGNORE_POLICY",
+            show_envvar=True,
             help="Serve what a policy of this unimplemented kind targets, without it. Repeatable.",
         ),
         click.option(
-            "--model", metavar="NAME=URL[,URL...]", multiple=True, help="Serve a model without a manifest. Repeatable."
+            "--model", metavar="NAME=URL[,URL...]", multiple=True, help="A model without a manifest. Repeatable."
         ),
         click.argument("paths", nargs=-1, type=click.Path(path_type=Path)),
     ):
@@ -69,7 +70,7 @@ def _configuration(command: Command) -> Command:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True})
 @click.version_option(package_name="pointsman", prog_name="pointsman")
 def cli() -> None:
     """An inference gateway: reads the model name in an OpenAI request and sends the request to the right pod.
@@ -92,59 +93,60 @@ def _fail(text: str, code: int = 1) -> click.exceptions.Exit:
     return click.exceptions.Exit(code)
 
 
-def _run(main: Coroutine[Any, Any, None]) -> None:
+def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main)
+        runner.run(main())
 
 
 @cli.command()
 @_configuration
-@click.option("--host", envvar="POINTSMAN_HOST", default="0.0.0.0", show_default=True, help="Where clients connect.")
-@click.option("--port", envvar="POINTSMAN_PORT", default=8080, show_default=True, type=PORT, help="The data port.")
+@click.option("--host", envvar="POINTSMAN_HOST", show_envvar=True, default="0.0.0.0", help="Where clients connect.")
+@click.option("--port", envvar="POINTSMAN_PORT", show_envvar=True, default=8080, type=PORT, help="The data port.")
 @click.option(
     "--listen-on-gateway-ports",
     envvar="POINTSMAN_LISTEN_ON_GATEWAY_PORTS",
+    show_envvar=True,
     is_flag=True,
     help="Bind each Gateway listener's own port at start instead of --port.",
 )
 @click.option(
     "--admin-host",
     envvar="POINTSMAN_ADMIN_HOST",
+    show_envvar=True,
     default="127.0.0.1",
-    show_default=True,
     help="Where the admin port listens; it tells the whole configuration.",
 )
 @click.option(
     "--admin-port",
     envvar="POINTSMAN_ADMIN_PORT",
+    show_envvar=True,
     default=9090,
-    show_default=True,
     type=PORT,
     help="The admin port: health, metrics, configuration, status.",
 )
 @click.option(
     "--drain-grace",
     envvar="POINTSMAN_DRAIN_GRACE",
+    show_envvar=True,
     default="1s",
-    show_default=True,
     type=_Duration(),
     help="How long requests are still taken after SIGTERM.",
 )
 @click.option(
     "--drain-timeout",
     envvar="POINTSMAN_DRAIN_TIMEOUT",
+    show_envvar=True,
     default="600s",
-    show_default=True,
     type=_Duration(),
     help="How long running answers may then take.",
 )
 @click.option(
     "--max-body-memory",
     envvar="POINTSMAN_MAX_BODY_MEMORY",
+    show_envvar=True,
     default="512Mi",
-    show_default=True,
     type=_Size(),
     help="What all request bodies in memory may take together.",
 )
@@ -182,13 +184,14 @@ def serve(
         max_body_memory_bytes=max_body_memory,
         ignored_policies=frozenset(ignore_policy),
     )
-    _run(_serve(settings))
+    _run(lambda: _serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
     from app.configuration import ConfigurationRefusedError
     from app.lifespan import Gateway
     from app.logs import LineWriter, configure_logging
+    from app.memory import settle_memory
 
     writer = LineWriter()
     is_readable = sys.stdout.isatty()
@@ -204,22 +207,10 @@ async def _serve(settings: Settings) -> None:
             raise click.exceptions.Exit(1) from None
         except OSError as error:
             raise _fail(f"cannot listen: {error.strerror or error}") from None
-        _settle_memory()
+        settle_memory()
         await gateway.run()
     finally:
         writer.close()
-
-
-def _settle_memory() -> None:
-    """Keep the garbage collector from walking over what was made at start, and from looking too often.
-
-    A request leaves no reference cycles; what the collector finds are those of rare errors.
-    """
-    import gc
-
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
 
 
 @cli.command()
@@ -232,6 +223,7 @@ def check(paths: tuple[Path, ...], model: tuple[str, ...], ignore_policy: tuple[
 
     \b
     file:line: kind/name: field.path: what is wrong
+
     Exit code 0 when there is nothing but warnings, else 1.
     """
     from discovery.load import load
@@ -250,7 +242,9 @@ def check(paths: tuple[Path, ...], model: tuple[str, ...], ignore_policy: tuple[
             _say(str(problem))
     if any(problem.severity is not Severity.WARNING for problem in compiled.problems):
         raise click.exceptions.Exit(1)
-    if not as_json:
+    if not compiled.routing.rules:
+        _say("warning: nothing is routed: there is no HTTPRoute or AIGatewayRoute with rules", is_error=as_json)
+    elif not as_json:
         _say(f"{len(compiled.routing.rules)} rules, {len(compiled.routing.backends)} backends: nothing wrong")
 
 
@@ -273,31 +267,29 @@ def _progress_bar(what: str) -> Callable[[int, int], None] | None:
 @click.option(
     "--model", required=True, multiple=True, help="A name it serves. Repeatable; the first is the base model."
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address it listens on.")
-@click.option("--name", default="simulator", show_default=True, help="The pod's name, which its answers tell.")
-@click.option("--ttft", default=0.0, show_default=True, type=click.FloatRange(0), help="Seconds to the first token.")
-@click.option("--itl", default=0.0, show_default=True, type=click.FloatRange(0), help="Seconds between tokens.")
+@click.option("--host", default="127.0.0.1", help="The address it listens on.")
+@click.option("--name", default="simulator", help="The pod's name, which its answers tell.")
+@click.option("--ttft", default=0.0, type=click.FloatRange(0), help="Seconds to the first token.")
+@click.option("--itl", default=0.0, type=click.FloatRange(0), help="Seconds between tokens.")
 @click.option(
     "--output-tokens",
     default=16,
-    show_default=True,
     type=click.IntRange(1),
     help="Tokens of an answer to a request without a limit.",
 )
 @click.option(
     "--max-num-seqs",
     default=256,
-    show_default=True,
     type=click.IntRange(1),
     help="How many requests run at once; others wait.",
 )
 @click.option(
     "--fail-rate",
     default=0.0,
-    show_default=True,
     type=click.FloatRange(0, 1),
     help="The share of requests that are answered with 500.",
 )
+@click.option("--while-stdin-is-open", is_flag=True, hidden=True, help="End with the process that started this one.")
 def simulate(
     port: int,
     model: tuple[str, ...],
@@ -308,6 +300,7 @@ def simulate(
     output_tokens: int,
     max_num_seqs: int,
     fail_rate: float,
+    while_stdin_is_open: bool,
 ) -> None:
     """Run a simulated model server, without a GPU."""
     from app.simulator.settings import SimulatorSettings
@@ -322,10 +315,11 @@ def simulate(
         fail_rate=fail_rate,
         recorded_requests=0,
     )
-    _run(_simulate(settings, host, port))
+    _run(lambda: _simulate(settings, host, port, while_stdin_is_open=while_stdin_is_open))
 
 
-async def _simulate(settings: SimulatorSettings, host: str, port: int) -> None:
+async def _simulate(settings: SimulatorSettings, host: str, port: int, *, while_stdin_is_open: bool) -> None:
+    import os
     import signal
 
     from app.simulator.server import SimulatedModelServer
@@ -333,6 +327,14 @@ async def _simulate(settings: SimulatorSettings, host: str, port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if while_stdin_is_open:
+
+        def look_at_stdin() -> None:
+            if not os.read(0, 4096):
+                asyncio.get_running_loop().remove_reader(0)
+                stop.set()
+
+        asyncio.get_running_loop().add_reader(0, look_at_stdin)
     try:
         async with SimulatedModelServer(settings, host=host, port=port) as server:
             _say(f"simulating {', '.join(settings.models)} at {server.url}")
@@ -342,10 +344,10 @@ async def _simulate(settings: SimulatorSettings, host: str, port: int) -> None:
 
 
 @cli.command()
-@click.option("--host", envvar="POINTSMAN_HOST", default="127.0.0.1", show_default=True, help="Where clients connect.")
-@click.option("--port", envvar="POINTSMAN_PORT", default=8080, show_default=True, type=PORT, help="The data port.")
+@click.option("--host", envvar="POINTSMAN_HOST", show_envvar=True, default="127.0.0.1", help="Where clients connect.")
+@click.option("--port", envvar="POINTSMAN_PORT", show_envvar=True, default=8080, type=PORT, help="The data port.")
 @click.option(
-    "--admin-port", envvar="POINTSMAN_ADMIN_PORT", default=9090, show_default=True, type=PORT, help="The admin port."
+    "--admin-port", envvar="POINTSMAN_ADMIN_PORT", show_envvar=True, default=9090, type=PORT, help="The admin port."
 )
 def demo(host: str, port: int, admin_port: int) -> None:
     """Show the gateway at work over simulated pods."""
@@ -359,12 +361,19 @@ def demo(host: str, port: int, admin_port: int) -> None:
     settings = Settings(
         paths=(routes,), host=host, port=port, admin_port=admin_port, drain_grace_seconds=0.0, drain_timeout_seconds=5.0
     )
-    _run(_demo(settings))
+    _run(lambda: _demo(settings))
 
 
 async def _demo(settings: Settings) -> None:
+    import signal
+
     from app.demo import WHAT_TO_TRY, DemoError, simulated_pods
 
+    # From the first moment on a signal ends the demo with all its processes; `serve` takes the signals over.
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         async with simulated_pods():
             _say(
@@ -377,8 +386,17 @@ async def _demo(settings: Settings) -> None:
             await _serve(settings)
     except DemoError as error:
         raise _fail(str(error)) from None
+    except asyncio.CancelledError:
+        raise click.exceptions.Exit(0) from None
 
 
 def main() -> None:
-    """The entry point."""
-    cli(prog_name="pointsman")
+    """The entry point. An interrupt before there is anything to drain ends it without a word."""
+    try:
+        code = cli(prog_name="pointsman", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)

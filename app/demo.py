@@ -6,7 +6,6 @@ Each simulated model server is a process, as a pod would be; the gateway runs in
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -53,39 +52,34 @@ def demo_routes() -> Path:
 
 @asynccontextmanager
 async def simulated_pods() -> AsyncIterator[None]:
-    """Run the demo's pods. Raises DemoError when one does not come up; none is left behind in any case."""
-    processes: list[subprocess.Popen[bytes]] = []
+    """Run the demo's pods. Raises DemoError when one does not come up; none is left behind in any case.
+
+    Each holds the other end of a pipe of ours: should this process be killed, the pods end by themselves.
+    """
+    processes: list[asyncio.subprocess.Process] = []
     try:
-        for model, name, port in DEMO_PODS:
-            command = [sys.executable, "-m", "app", "simulate", "--port", str(port), "--model", model, "--name", name]
-            command += ["--ttft", "0.2", "--itl", "0.03", "--output-tokens", "40"]
-            # A group of their own: Ctrl-C reaches the gateway alone, which drains and then ends them.
-            processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True))  # noqa: S603, ASYNC220
         async with asyncio.timeout(START_LIMIT_SECONDS):
+            for model, name, port in DEMO_PODS:
+                command = [sys.executable, "-m", "app", "simulate", "--port", str(port), "--model", model]
+                command += ["--name", name, "--ttft", "0.2", "--itl", "0.03", "--output-tokens", "40"]
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    "--while-stdin-is-open",
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    start_new_session=True,  # Ctrl-C reaches the gateway alone, which drains and then ends them
+                )
+                processes.append(process)
             for process, (_, name, port) in zip(processes, DEMO_PODS, strict=True):
-                await _wait_listening(process, name, port)
+                assert process.stdout is not None
+                if not await process.stdout.readline():  # it says where it listens once it does
+                    raise DemoError(f"the simulated pod {name} cannot run; is port {port} in use?")
         yield
     except TimeoutError:
         raise DemoError("the simulated model servers did not start in time") from None
     finally:
         for process in processes:
-            process.terminate()
+            if process.returncode is None:
+                process.terminate()
         for process in processes:
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-async def _wait_listening(process: subprocess.Popen[bytes], name: str, port: int) -> None:
-    while True:
-        if process.poll() is not None:
-            raise DemoError(f"the simulated pod {name} cannot run; is port {port} in use?")
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(0.05)
-            continue
-        writer.close()
-        return
+            await process.wait()

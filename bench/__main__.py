@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.envoy import find_envoy
 from bench.gateway import PROJECT
+from bench.instructions import count_instructions
 from bench.loads import LOADS, Place
 from bench.processes import BenchError, allow_many_files, stolen_seconds
 from bench.profiling import profile
@@ -32,6 +33,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tree", type=Path, default=PROJECT, help="the source tree whose gateway is measured")
     parser.add_argument("--against", type=Path, metavar="TREE", help="measure the gateway of another tree as well")
     parser.add_argument("--profile", choices=sorted(LOADS), metavar="LOAD", help="sample the gateway under this load")
+    parser.add_argument("--instructions", choices=sorted(LOADS), metavar="LOAD", help="count instructions per request")
     parser.add_argument("--native", action="store_true", help="let the profile look into C code; slow")
     chosen = parser.parse_args(argv)
     unknown = set(chosen.loads.split(",")) - set(LOADS)
@@ -57,6 +59,21 @@ def run_profile(chosen: argparse.Namespace, servers: Servers, folder: Path) -> N
             is_native=chosen.native,
         )
     )
+
+
+def run_instructions(chosen: argparse.Namespace, servers: Servers, folder: Path) -> None:
+    """Print how many instructions a request takes, of one tree or of two."""
+    load = LOADS[chosen.instructions]
+    for tree in filter(None, (chosen.tree, chosen.against)):
+        count = count_instructions(
+            tree,
+            load,
+            ports=servers.upstream_ports,
+            core=servers.measured_core,
+            folder=folder,
+            place=Place(chosen.model_at),
+        )
+        print(f"{load.title}: {count / 1000:.1f} thousand instructions per {load.unit}, {tree}")
 
 
 def run_rounds(chosen: argparse.Namespace, servers: Servers) -> None:
@@ -103,6 +120,8 @@ def main(argv: list[str] | None = None) -> int:
             with Servers(folder) as servers:
                 if chosen.profile:
                     run_profile(chosen, servers, folder)
+                elif chosen.instructions:
+                    run_instructions(chosen, servers, folder)
                 else:
                     run_rounds(chosen, servers)
     except BenchError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +59,20 @@ def manifests(ports: Mapping[str, int]) -> str:
 
 
 def start_gateway(
-    *, ports: Mapping[str, int], core: set[int], folder: Path, name: str = "pointsman", tree: Path = PROJECT
+    *,
+    ports: Mapping[str, int],
+    core: set[int],
+    folder: Path,
+    name: str = "pointsman",
+    tree: Path = PROJECT,
+    prefix: Sequence[str] = (),
 ) -> tuple[Server, int]:
-    """Start the gateway of a source tree. Returns it and its data port."""
+    """Start the gateway of a source tree, under the program that ``prefix`` names. Returns it and its data port."""
     manifest = folder / f"{name}.json"
     manifest.write_text(manifests(ports))
     port = free_port()
-    command = [sys.executable, "-m", "app", "serve", str(manifest), "--host", "127.0.0.1", "--port", str(port)]
+    command = [*prefix, sys.executable, "-m", "app", "serve", str(manifest)]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--admin-host", "127.0.0.1", "--admin-port", str(free_port())]
     command += ["--drain-grace", "0s", "--drain-timeout", "0s"]
     server = Server(name=name, command=command, core=core, output=folder / f"{name}.log", directory=tree)

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import sys
 import time
 from functools import partial
@@ -19,6 +20,7 @@ import uvloop
 from bench.loads import POD_ADDRESSES, Behaviour, burst_events, json_answer, paced_event
 from bench.processes import free_port
 
+_CONTENT_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _SHORTEST_GAP, _LONGEST_GAP = 0.020, 0.050
 _BASE_HEAD = b"HTTP/1.1 200 OK\r\ndate: Sat, 21 Nov 2026 12:00:00 GMT\r\nserver: uvicorn\r\n"
 _JSON_BODY = json_answer()
@@ -110,10 +112,10 @@ def _event() -> bytes:
 
 
 def _content_length(head: bytes) -> int:
-    start = head.lower().find(b"content-length:")
-    if start < 0:
+    found = _CONTENT_LENGTH.search(head)
+    if found is None:
         raise RuntimeError("a request without content-length")
-    return int(head[start + 15 : head.find(b"\r\n", start) if head.find(b"\r\n", start) > 0 else None])
+    return int(found.group(1))
 
 
 async def serve() -> None:

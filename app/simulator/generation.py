@@ -88,9 +88,8 @@ class Generation:
         if not self.is_over:
             settings = self._engine.settings
             due = self.started_at + settings.ttft_seconds + index * settings.itl_seconds
-            delay = due - self._engine.clock()
-            if delay > 0:
-                await self._wait(delay)
+            while not self.is_over and (delay := due - self._engine.clock()) > 0:
+                await self._wait(delay)  # more than once where the loop's timers ring a little early
         if self._has_failed:
             raise EngineDeadError
 
