@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from discovery.compile.index import Index
 from discovery.resources.collection import Origin, Resources
-from discovery.resources.meta import ObjectKey, Resource
+from discovery.resources.meta import ENVOY_AI_GATEWAY, GATEWAY_API, ObjectKey, Resource
 from discovery.resources.problem import Problem, Severity
+from discovery.routing_table import RouteEntry
 from discovery.slices import Steps, collect
 from discovery.snapshot import Membership, Routing
 from discovery.status import Condition, ObjectStatus
@@ -31,7 +32,7 @@ def problem_steps(routing: Routing, resources: Resources) -> Steps[list[Problem]
 
 
 def warning_steps(
-    membership: Membership, resources: Resources, *, ignored_policies: frozenset[str] = frozenset()
+    routing: Routing, membership: Membership, resources: Resources, *, ignored_policies: frozenset[str] = frozenset()
 ) -> Steps[list[Problem]]:
     """What is served, but perhaps not as one might think."""
     found = yield from collect(
@@ -43,7 +44,10 @@ def warning_steps(
             _empty_pools(membership, resources),
         )
     )
-    return found
+    for listener in routing.listeners:
+        shadowed = yield from listener.table.shadowed_steps()
+        found += _shadowed(shadowed, resources)
+    return list(dict.fromkeys(found))  # a rule of two listeners is told once
 
 
 def _problems(status: ObjectStatus, condition: Condition, origins: Mapping[ObjectKey, Origin]) -> Iterator[Problem]:
@@ -107,15 +111,33 @@ def _empty_pools(membership: Membership, resources: Resources) -> Iterator[Probl
             yield _warning(pool, resources, f"{what} its labels: requests to it are answered with 503")
 
 
+def _shadowed(pairs: Iterable[tuple[RouteEntry, RouteEntry]], resources: Resources) -> Iterator[Problem]:
+    """Matches that never get a request, because another rule asks for the same and ranks first."""
+    for entry, first in pairs:
+        number, match = entry.tie_break[-2:]
+        own = (entry.rule.route_kind, entry.rule.route) == (first.rule.route_kind, first.rule.route)
+        where = "" if own else f" of {first.rule.route_kind} {first.rule.route}"
+        message = f"never gets a request: rule {first.rule.name}{where} asks for the same and comes first"
+        namespace, _, name = entry.rule.route.partition("/")
+        kind = entry.rule.route_kind
+        group = GATEWAY_API if kind == "HTTPRoute" else ENVOY_AI_GATEWAY
+        key = ObjectKey(group, kind, namespace, name)
+        yield _warning_of(key, resources, message, f"spec.rules[{number}].matches[{match}]")
+
+
 def _warning(resource: Resource, resources: Resources, message: str, field: str = "") -> Problem:
-    origin = resources.origins.get(resource.key, Origin(file="", line=0))
+    return _warning_of(resource.key, resources, message, field)
+
+
+def _warning_of(key: ObjectKey, resources: Resources, message: str, field: str) -> Problem:
+    origin = resources.origins.get(key, Origin(file="", line=0))
     return Problem(
         severity=Severity.WARNING,
         message=message,
         file=origin.file,
         line=origin.line,
-        kind=resource.kind,
-        namespace=resource.namespace,
-        name=resource.name,
+        kind=key.kind,
+        namespace=key.namespace,
+        name=key.name,
         field=field,
     )

@@ -38,13 +38,13 @@ def describe(snapshot: Snapshot) -> Json:
     return {
         "version": snapshot.version,
         "listeners": [_describe_listener(listener) for listener in routing.listeners],
-        "rules": [_describe_rule(rule) for rule in routing.rules],
+        "rules": [describe_rule(rule) for rule in routing.rules],
         "backends": {
             backend.id: {
                 "kind": backend.kind,
                 "namespace": backend.namespace,
                 "name": backend.name,
-                "endpoints": [_describe_endpoint(e) for e in snapshot.membership.get(backend.id, ())],
+                "endpoints": [describe_endpoint(e) for e in snapshot.membership.get(backend.id, ())],
             }
             for backend in routing.backends.values()
         },
@@ -63,11 +63,11 @@ def _describe_listener(listener: Listener) -> Json:
         "hostname": listener.hostname,
         "port": listener.port,
         "bodyLimitBytes": listener.body_limit,
-        "matches": [_describe_entry(entry) for entry in listener.table.entries],
+        "matches": [describe_entry(entry) for entry in listener.table.entries],
     }
 
 
-def _describe_entry(entry: RouteEntry) -> Json:
+def describe_entry(entry: RouteEntry) -> Json:
     kinds = {PathKind.EXACT: "Exact", PathKind.PREFIX: "PathPrefix", PathKind.REGULAR_EXPRESSION: "RegularExpression"}
     described: Json = {"rule": entry.rule.id, "path": {"type": kinds[entry.path_kind], "value": entry.path}}
     if entry.hostnames:
@@ -91,7 +91,7 @@ def _describe_pattern(pattern: Pattern, *, is_header: bool) -> Json:
     }
 
 
-def _describe_rule(rule: Rule) -> Json:
+def describe_rule(rule: Rule) -> Json:
     described: Json = {
         "id": rule.id,
         "kind": rule.route_kind,
@@ -184,7 +184,7 @@ def _describe_redirect(redirect: Redirect) -> Json:
     }
 
 
-def _describe_endpoint(endpoint: Endpoint) -> Json:
+def describe_endpoint(endpoint: Endpoint) -> Json:
     described: Json = {"id": endpoint.id, "address": endpoint.address, "port": endpoint.port}
     if endpoint.pod is not None:
         described["pod"] = endpoint.pod

@@ -60,7 +60,9 @@ class Loaded:
         )
         new_membership = yield from membership_steps(self.resources, previous=membership)
         found = yield from problem_steps(new_routing, self.resources)
-        warnings = yield from warning_steps(new_membership, self.resources, ignored_policies=self.ignored_policies)
+        warnings = yield from warning_steps(
+            new_routing, new_membership, self.resources, ignored_policies=self.ignored_policies
+        )
         problems = sort_problems((*self.problems, *found, *warnings))
         return Compiled(routing=new_routing, membership=new_membership, problems=problems)
 

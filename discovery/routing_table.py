@@ -76,6 +76,17 @@ class RouteEntry:
     tie_break: tuple[float | str | int, ...] = ()  # age, route, rule, match: the smaller wins
     cards: tuple[ModelCard, ...] = ()  # the models that this entry is listed for
 
+    def conditions(self) -> tuple[object, ...]:
+        """All that it asks of a request: entries that are equal in this take the same requests."""
+        return (
+            frozenset(self.hostnames),
+            self.path_kind,
+            self.path.rstrip("/") if self.path_kind is PathKind.PREFIX else self.path,
+            self.method,
+            frozenset(self.headers),
+            frozenset(self.query),
+        )
+
     def precedence(self) -> tuple[object, ...]:
         """The key by which entries of equally specific hostnames are sorted; the smaller wins."""
         length = len(self.path.rstrip("/")) if self.path_kind is PathKind.PREFIX else len(self.path)
@@ -120,6 +131,25 @@ class RoutingTable:
         suffix = self._suffix_for(host)
         return f"*{suffix}" if suffix is not None else None
 
+    def rank(self, entry: RouteEntry, hostname: str | None) -> tuple[object, ...] | None:
+        """What an entry is sorted by under one of the table's hostnames, the smaller first; None: it is not there.
+
+        How specific the route's own hostname is, and then RouteEntry.precedence.
+        """
+        own_rank = _agreed(entry.hostnames, self.hostname).get(hostname)
+        return None if own_rank is None else (-own_rank, *entry.precedence())
+
+    def shadowed_steps(self) -> Steps[list[tuple[RouteEntry, RouteEntry]]]:
+        """Entries that can take no request, each with one that asks for the same and ranks before it."""
+        first: dict[object, RouteEntry] = {}
+        found: list[tuple[RouteEntry, RouteEntry]] = []
+        for entry in sorted(self.entries, key=attrgetter("tie_break")):
+            other = first.setdefault(entry.conditions(), entry)
+            if other is not entry:
+                found.append((entry, other))
+            yield
+        return found
+
     def _fill(self, entries: Iterable[RouteEntry], hostname: str | None) -> Steps[None]:
         self.entries = tuple(entries)
         self.hostname = hostname
@@ -128,7 +158,7 @@ class RoutingTable:
         self._wildcards: dict[str, _Bucket] = {}  # by what follows the asterisk
         for entry in self.entries:
             for name, own_rank in _agreed(entry.hostnames, hostname).items():
-                self._bucket_named(name).add(entry, own_rank)
+                self._bucket_named(name).add(entry, (-own_rank, *entry.precedence()))
             yield
         buckets = [*self._exact.values(), *self._wildcards.values(), *([self._any] if self._any else ())]
         for bucket in buckets:
@@ -206,9 +236,8 @@ class _Bucket:
         self.cards: dict[str, ModelCard] = {}  # of two with one id, that of the entry that ranks first
         self._card_ranks: dict[str, _Rank] = {}
 
-    def add(self, entry: RouteEntry, own_rank: int) -> None:
+    def add(self, entry: RouteEntry, rank: _Rank) -> None:
         """``sort`` comes after the last one."""
-        rank: _Rank = (-own_rank, *entry.precedence())
         for card in entry.cards:
             if card.id not in self._card_ranks or rank < self._card_ranks[card.id]:
                 self.cards[card.id], self._card_ranks[card.id] = card, rank

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from discovery.compile.attachment import ListenerPlan, RouteAttachments, attach, listener_statuses, plan_listeners
+from discovery.compile.attachment import ListenerPlan, RouteAttachments, attach, plan_listeners
 from discovery.compile.index import Index, Route
+from discovery.compile.listener_status import listener_statuses
 from discovery.compile.objects import object_statuses
 from discovery.compile.policies import Policies
 from discovery.compile.rules import CompiledRule, compile_rule
@@ -151,15 +152,15 @@ class _Compiler:
         for compiled in state.rules:
             if not compiled.matches.matches:
                 continue
-            variants: dict[Rule, Rule] = {}
+            variants: list[tuple[Rule, Rule]] = []  # as wanted, and with an id of its own
             for attachment in state.attachments.attachments:
                 plan = attachment.plan
                 policy, refusal = self._policies.policy_for(route, compiled.source, plan)
                 wanted = replace(compiled.rule, policy=policy, refusal=refusal or compiled.rule.refusal)
-                rule = variants.get(wanted)
+                rule = next((made for known, made in variants if known == wanted), None)
                 if rule is None:
                     rule = wanted if not variants else replace(wanted, id=f"{wanted.id}@{plan.name}")
-                    variants[wanted] = rule
+                    variants.append((wanted, rule))
                     self._rules.append(rule)
                 for number, match in enumerate(compiled.matches.matches):
                     self._entries[id(plan)].append(

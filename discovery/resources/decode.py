@@ -8,15 +8,15 @@ would refuse is refused whole; the other objects of the text are still read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import msgspec
 
 from discovery.resources.adapter_maps import check_config_map, is_adapter_map
-from discovery.resources.collection import Origin, Resources, gather_steps
+from discovery.resources.collection import Origin
+from discovery.resources.decoded import Decoded
 from discovery.resources.fields import NOTES, Effect, occurrences
 from discovery.resources.forms import complete_ai_reference, internal_form, relax, without_nulls
 from discovery.resources.inference import ADAPTER_MAP_LABEL
@@ -24,7 +24,6 @@ from discovery.resources.kinds import KINDS, Kind, find_misspelt, find_namesake
 from discovery.resources.meta import (
     DEFAULT_NAMESPACE,
     ENVOY_AI_GATEWAY,
-    ObjectKey,
     Resource,
     UnimplementedPolicy,
 )
@@ -32,7 +31,6 @@ from discovery.resources.problem import FieldPath, Problem, Severity, format_pat
 from discovery.resources.rules import broken_rules
 from discovery.resources.schema import Finding, Schema, Validator, clear_schema_caches, load_schema
 from discovery.resources.yaml_documents import Document, DocumentError, read_documents, split_documents
-from discovery.slices import Steps, run_at_once
 
 _NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _NAMESPACE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -55,22 +53,6 @@ _METADATA: Schema = {
 }
 _METADATA_VALIDATOR = Validator(_METADATA)
 _STEP = re.compile(r"[A-Za-z0-9_-]+")  # of msgspec's "$.status.conditions[0].type"
-
-
-@dataclass(slots=True, kw_only=True)
-class Decoded:
-    """What one text holds."""
-
-    objects: list[tuple[Resource, Origin]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    skipped: list[Problem] = field(default_factory=list)  # one for each object of a kind that we do not read
-
-    def add(self, document: Decoded, *, file: str, line: int) -> None:
-        """Take over what a document of a file holds, ``line`` lines below its start."""
-        for resource, origin in document.objects:
-            self.objects.append((resource, Origin(file=file, line=origin.line + line)))
-        for mine, its in ((self.problems, document.problems), (self.skipped, document.skipped)):
-            mine.extend(replace(problem, file=file, line=problem.line + line) for problem in its)
 
 
 @cache
@@ -103,59 +85,6 @@ def decode_document(text: str) -> Decoded:
     except DocumentError as error:
         decoded.problems.append(Problem(severity=Severity.REFUSED, message=error.message, line=error.line))
     return decoded
-
-
-def combine(parts: Iterable[Decoded]) -> tuple[Resources, list[Problem]]:
-    """All objects together. A second object of the same key is refused; skipped kinds are listed once each."""
-    return run_at_once(combine_steps(parts))
-
-
-def combine_steps(parts: Iterable[Decoded]) -> Steps[tuple[Resources, list[Problem]]]:
-    """``combine`` in steps."""
-    origins: dict[ObjectKey, Origin] = {}
-    objects: list[tuple[Resource, Origin]] = []
-    problems: list[Problem] = []
-    skipped: dict[str, list[Problem]] = {}
-    for part in parts:
-        problems.extend(part.problems)
-        for problem in part.skipped:
-            skipped.setdefault(problem.message, []).append(problem)
-        for number, (resource, origin) in enumerate(part.objects):
-            if number % 64 == 0:
-                yield
-            first = origins.setdefault(resource.key, origin)
-            if first is origin:
-                objects.append((resource, origin))
-                continue
-            problems.append(
-                Problem(
-                    severity=Severity.REFUSED,
-                    message=f"is there twice: namespace {resource.namespace}, first at {first.file}:{first.line}",
-                    file=origin.file,
-                    line=origin.line,
-                    kind=resource.kind,
-                    namespace=resource.namespace,
-                    name=resource.name,
-                )
-            )
-    problems.extend(_skipped_once(skipped))
-    resources = yield from gather_steps(objects)
-    return resources, problems
-
-
-def _skipped_once(skipped: dict[str, list[Problem]]) -> Iterator[Problem]:
-    for same in skipped.values():
-        first = same[0]
-        others = f" ({len(same)} objects)" if len(same) > 1 else ""
-        yield Problem(
-            severity=Severity.WARNING,
-            message=first.message + others,
-            file=first.file,
-            line=first.line,
-            kind=first.kind,
-            namespace=first.namespace,
-            name=first.name,
-        )
 
 
 def _unpack(data: Any, path: FieldPath) -> Iterator[tuple[Any, FieldPath]]:

@@ -53,6 +53,11 @@ def _ignored(reason: str, *paths: str, applies: Callable[[Any], bool] | None = N
     return _notes(Effect.IGNORED, reason, paths, applies)
 
 
+def _not_yet(instead: str, *paths: str, applies: Callable[[Any], bool] | None = None) -> tuple[FieldNote, ...]:
+    """``instead``: what happens in its place, which is why a warning is enough."""
+    return _notes(Effect.IGNORED, f"not implemented, ignored: {instead}", paths, applies)
+
+
 def _restricts(reason: str, *paths: str, applies: Callable[[Any], bool] | None = None) -> tuple[FieldNote, ...]:
     return _notes(Effect.RESTRICTS, reason, paths, applies)
 
@@ -69,11 +74,12 @@ def _notes(
     return tuple(FieldNote(path=path, effect=effect, reason=reason, applies=applies) for path in paths)
 
 
-_NOT_YET = "not implemented, ignored"
+_UNCHANGED = "requests are forwarded as they came"
 _EXPERIMENTAL = "experimental in Gateway API, ignored"
 _PICKER = "read, never called: Pointsman picks the endpoint"
 
 NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
+    (GATEWAY_API, "GatewayClass"): _ignored("not looked at, ignored", "spec.parametersRef"),
     (GATEWAY_API, "Gateway"): (
         *_ignored(
             "ignored: --host and --port decide where Pointsman listens",
@@ -84,19 +90,19 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
     ),
     (GATEWAY_API, "HTTPRoute"): (
         *_ignored(_EXPERIMENTAL, "spec.useDefaultGateways", "spec.rules[].retry", "spec.rules[].sessionPersistence"),
-        *_ignored(
-            "not implemented, requests are not mirrored",
-            "spec.rules[].filters[].requestMirror",
+        *_not_yet(
+            "only a rule's own filters mirror requests",
             "spec.rules[].backendRefs[].filters[].requestMirror",
         ),
     ),
     (INFERENCE, "InferencePool"): _ignored(_PICKER, "spec.endpointPickerRef"),
     (INFERENCE_ALPHA, "InferencePool"): _ignored(_PICKER, "spec.extensionRef"),
     # targetModels that differ from modelName: discovery/check.py warns, where both are seen.
-    (INFERENCE_ALPHA, "InferenceModel"): _ignored(_NOT_YET, "spec.criticality"),
+    (INFERENCE_ALPHA, "InferenceModel"): _not_yet("all requests have the same priority", "spec.criticality"),
     (ENVOY_GATEWAY, "Backend"): (
-        *_ignored(_NOT_YET, "spec.fallback", applies=bool),
-        *_ignored(_NOT_YET, "spec.endpoints[].zone", "spec.endpoints[].hostname"),
+        *_not_yet("all backendRefs share the traffic by weight", "spec.fallback", applies=bool),
+        *_not_yet("endpoints of all zones are alike", "spec.endpoints[].zone"),
+        *_not_yet("only active health checks use it", "spec.endpoints[].hostname"),
     ),
     (ENVOY_GATEWAY, "ClientTrafficPolicy"): (
         *_restricts(
@@ -119,29 +125,30 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
             "spec.headers.withUnderscoresAction",
             applies=lambda value: value == "RejectRequest",
         ),
-        *_ignored(
-            _NOT_YET,
+        *_not_yet(
+            "such headers are forwarded",
             "spec.headers.withUnderscoresAction",
             applies=lambda value: value == "DropHeader",
         ),
-        *_ignored(
-            _NOT_YET,
-            "spec.headers.disableRateLimitHeaders",
-            "spec.headers.enableEnvoyHeaders",
-            "spec.headers.lateResponseHeaders",
+        *_not_yet(
+            "Pointsman tells no such headers", "spec.headers.disableRateLimitHeaders", "spec.headers.enableEnvoyHeaders"
+        ),
+        *_not_yet("a ResponseHeaderModifier filter can do it", "spec.headers.lateResponseHeaders"),
+        *_not_yet(
+            "a well-formed X-Request-Id is kept, else one is made",
             "spec.headers.preserveXRequestID",
             "spec.headers.requestID",
-            "spec.headers.xForwardedClientCert",
-            "spec.connection.socketBufferLimit",
-            "spec.connection.maxAcceptPerSocketEvent",
-            "spec.grpc",
-            "spec.healthCheck",
-            "spec.http2",
-            "spec.http3",
-            "spec.scheme",
-            "spec.tcpKeepalive",
-            "spec.timeout",
         ),
+        *_not_yet("TLS is not terminated here", "spec.headers.xForwardedClientCert"),
+        *_not_yet(
+            "the operating system's buffers are used",
+            "spec.connection.socketBufferLimit",
+        ),
+        *_not_yet("connections are accepted as they come", "spec.connection.maxAcceptPerSocketEvent"),
+        *_not_yet("only HTTP/1.1 is served", "spec.grpc", "spec.http2", "spec.http3"),
+        *_not_yet("the admin port answers health checks", "spec.healthCheck"),
+        *_not_yet("backends are spoken to in clear", "spec.scheme"),
+        *_not_yet("Pointsman's own keep-alive and timeouts hold", "spec.tcpKeepalive", "spec.timeout"),
         *_ignored("not implemented: only objects of the policy's own namespace", "spec.targetSelectors[].namespaces"),
     ),
     (ENVOY_GATEWAY, "BackendTrafficPolicy"): (
@@ -152,32 +159,29 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
             "spec.bandwidthLimit",
             "spec.mergeType",
         ),
-        *_ignored(
-            _NOT_YET,
-            "spec.admissionControl",
-            "spec.circuitBreaker",
-            "spec.compression",
-            "spec.compressor",
-            "spec.connection",
-            "spec.dns",
-            "spec.faultInjection",
-            "spec.healthCheck",
-            "spec.http2",
-            "spec.httpUpgrade",
-            "spec.loadBalancer",
-            "spec.proxyProtocol",
-            "spec.responseOverride",
-            "spec.retry",
-            "spec.routingType",
+        *_not_yet("nothing is rejected by the backends' success rate", "spec.admissionControl"),
+        *_not_yet("requests in flight are not limited", "spec.circuitBreaker"),
+        *_not_yet("answers are relayed as they come", "spec.compression", "spec.compressor", "spec.responseOverride"),
+        *_not_yet("buffers are Pointsman's own", "spec.connection"),
+        *_not_yet("host names are resolved at connect", "spec.dns"),
+        *_not_yet("no faults are injected", "spec.faultInjection"),
+        *_not_yet("Pointsman's own passive health checks hold", "spec.healthCheck"),
+        *_not_yet("backends are spoken to in HTTP/1.1, without upgrades", "spec.http2", "spec.httpUpgrade"),
+        *_not_yet("the endpoint with fewer requests is picked", "spec.loadBalancer"),
+        *_not_yet("the client's address is in X-Forwarded-For", "spec.proxyProtocol"),
+        *_not_yet("Pointsman's own retries hold", "spec.retry"),
+        *_not_yet("endpoints are addressed themselves", "spec.routingType"),
+        *_not_yet("telemetry is configured by OTEL_* variables", "spec.telemetry"),
+        *_not_yet(
+            "Pointsman's own keep-alive and timeouts hold",
             "spec.tcpKeepalive",
-            "spec.telemetry",
             "spec.timeout.tcp",
             "spec.timeout.http.connectionIdleTimeout",
             "spec.timeout.http.maxConnectionDuration",
             "spec.timeout.http.maxStreamDuration",
             "spec.timeout.http.streamIdleTimeout",
-            "spec.useClientProtocol",
         ),
+        *_not_yet("backends are spoken to in HTTP/1.1", "spec.useClientProtocol"),
         *_ignored("not implemented: only objects of the policy's own namespace", "spec.targetSelectors[].namespaces"),
     ),
     (ENVOY_AI_GATEWAY, "AIGatewayRoute"): (
@@ -187,12 +191,12 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
             "spec.filterConfig",
         ),
         *_removed("is no longer part of AIGatewayRoute, ignored: use parentRefs", "spec.targetRefs"),
-        *_ignored(_NOT_YET, "spec.llmRequestCosts"),
+        *_not_yet("tokens are counted in metrics only", "spec.llmRequestCosts"),
         *_ignored(
             "not implemented: the backend is asked for the model name that the client sent",
             "spec.rules[].backendRefs[].modelNameOverride",
         ),
-        *_ignored(_NOT_YET, "spec.rules[].backendRefs[].headerMutation", "spec.rules[].backendRefs[].bodyMutation"),
+        *_not_yet(_UNCHANGED, "spec.rules[].backendRefs[].headerMutation", "spec.rules[].backendRefs[].bodyMutation"),
         *_ignored(
             "not implemented: all backendRefs share the traffic by weight",
             "spec.rules[].backendRefs[].priority",
@@ -201,7 +205,7 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
     ),
     (ENVOY_AI_GATEWAY, "AIServiceBackend"): (
         *_removed("is no longer part of AIServiceBackend, ignored", "spec.timeouts"),
-        *_ignored(_NOT_YET, "spec.headerMutation", "spec.bodyMutation"),
+        *_not_yet(_UNCHANGED, "spec.headerMutation", "spec.bodyMutation"),
         *_ignored("ignored: a path prefix is written as schema.prefix", "spec.schema.version"),
     ),
 }

@@ -8,7 +8,6 @@ server, so no pattern can run away on a hostile value.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
@@ -18,8 +17,9 @@ from typing import Any
 import re2
 
 from discovery.resources.cel import compile_rule
+from discovery.resources.messages import count_of, enum_message, name_of, unknown_message
 from discovery.resources.problem import FieldPath
-from discovery.resources.string_formats import FORMATS
+from discovery.resources.string_formats import FORMATS, PATTERN_NAMES
 
 CRDS = Path(__file__).parent / "crds"
 
@@ -131,7 +131,7 @@ class Validator:
             if kind == "integer" and isinstance(value, float) and value.is_integer():
                 value = int(value)
             if not _TYPES[kind](value):
-                findings.append(((), f"must be {_ARTICLES[kind]}, not {_name_of(value)}"))
+                findings.append(((), f"must be {_ARTICLES[kind]}, not {name_of(value)}"))
                 return value
         if isinstance(value, str):
             self._check_string(value, findings)
@@ -142,7 +142,7 @@ class Validator:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             self._check_number(value, findings)
         if self._allowed is not None and value not in self._allowed:
-            findings.append(((), _enum_message(value, self._allowed)))
+            findings.append(((), enum_message(value, self._allowed)))
         if self._has_combinations:
             self._check_combinations(value, findings)
         return value
@@ -158,7 +158,7 @@ class Validator:
                 if self._is_open:
                     result[key] = item
                 else:
-                    findings.append(((key,), _unknown_message(key, properties)))
+                    findings.append(((key,), unknown_message(key, properties)))
             elif item is not None:
                 count = len(findings)
                 result[key] = self._below(key if schema is not additional else "{}", schema)._check(item, findings)
@@ -198,7 +198,8 @@ class Validator:
             self._check_size(len(value), "Length", "character", findings)
         pattern = self._schema.get("pattern")
         if pattern is not None and not _has_pattern(pattern, value):
-            findings.append(((), f"{self._shown(value)}must match {pattern}"))
+            name = PATTERN_NAMES.get(pattern)
+            findings.append(((), f"{self._shown(value)}must " + (f"be {name}" if name else f"match {pattern}")))
         expected = FORMATS.get(self._schema.get("format", ""))
         if expected is not None and not expected.accepts(value):
             findings.append(((), f"{self._shown(value)}must be {expected.name}"))
@@ -214,9 +215,9 @@ class Validator:
     def _check_size(self, size: int, word: str, noun: str, findings: list[Finding]) -> None:
         low, high = self._schema.get(f"min{word}"), self._schema.get(f"max{word}")
         if low is not None and size < low:
-            findings.append(((), f"must have at least {_count(low, noun)}" + (f", not {size}" if size else "")))
+            findings.append(((), f"must have at least {count_of(low, noun)}" + (f", not {size}" if size else "")))
         if high is not None and size > high:
-            findings.append(((), f"must have at most {_count(high, noun)}, not {size}"))
+            findings.append(((), f"must have at most {count_of(high, noun)}, not {size}"))
 
     def _check_combinations(self, value: Any, findings: list[Finding]) -> None:
         schema = self._schema
@@ -283,30 +284,6 @@ def _put_below(step: str | int, findings: list[Finding], start: int) -> None:
     for position in range(start, len(findings)):
         path, message = findings[position]
         findings[position] = ((step, *path), message)
-
-
-def _unknown_message(key: str, properties: Mapping[str, Any]) -> str:
-    folded = {name.lower(): name for name in properties}
-    near = folded.get(key.lower()) or next(iter(difflib.get_close_matches(key, properties, 1)), None)
-    return "unknown field" + (f', did you mean "{near}"?' if near else "")
-
-
-def _enum_message(value: object, allowed: list[Any]) -> str:
-    text = json.dumps(value) if not isinstance(value, dict | list) else _name_of(value)
-    near = next((a for a in allowed if str(a).lower() == str(value).lower()), None)
-    if near is not None:
-        return f'{text} is not allowed, did you mean "{near}"?'
-    return f"{text} is not allowed, must be one of {', '.join(map(str, allowed))}"
-
-
-def _count(number: int, noun: str) -> str:
-    plural = {"entry": "entries"}.get(noun, noun + "s")
-    return f"{number} {noun if number == 1 else plural}"
-
-
-def _name_of(value: object) -> str:
-    names = {dict: "a mapping", list: "a list", str: "a string", bool: "a boolean", int: "an integer", float: "a float"}
-    return names.get(type(value), "null")
 
 
 _TYPES: Mapping[str, Callable[[Any], bool]] = {

@@ -6,17 +6,19 @@ import asyncio
 import contextlib
 import os
 import sys
+import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from discovery.resources.decode import Decoded
-from discovery.sources.decode_worker import PackedDocument, frame, unpack
+from discovery.resources.decoded import Decoded
+from discovery.slices import SLICE_SECONDS
+from discovery.sources.decode_worker import Piece, frame, unpack
 
-_BATCH_DOCUMENTS = 20  # so that taking over one answer is a millisecond
+_BATCH_DOCUMENTS = 20
 _BATCH_BYTES = 64 * 1024
-_DECODER = msgspec.msgpack.Decoder(list[PackedDocument])
+_DECODER = msgspec.msgpack.Decoder(Piece)
 _ROOT = str(Path(__file__).parent.parent.parent)
 
 
@@ -31,14 +33,18 @@ async def decode_in_child(texts: Sequence[str]) -> AsyncGenerator[Decoded, None]
     """
     process = await _start()
     writing = asyncio.create_task(_write(process, texts))
+    end = time.perf_counter() + SLICE_SECONDS
     try:
-        count = 0
-        while count < len(texts):
-            packed = await _read(process)
-            for document in packed:
-                yield unpack(document)
-            count += len(packed)
-            await asyncio.sleep(0)  # what is in the buffer already would be read on without a break
+        for _ in texts:
+            decoded, is_last = Decoded(), False
+            while not is_last:
+                piece = await _read(process)
+                unpack(piece, decoded)
+                is_last = piece.is_last
+                if time.perf_counter() >= end:  # what is in the buffer already is read without a break
+                    await asyncio.sleep(0)
+                    end = time.perf_counter() + SLICE_SECONDS
+            yield decoded
     finally:
         writing.cancel()
         await asyncio.wait({writing})
@@ -85,7 +91,7 @@ async def _write(process: asyncio.subprocess.Process, texts: Sequence[str]) -> N
         stream.close()
 
 
-async def _read(process: asyncio.subprocess.Process) -> list[PackedDocument]:
+async def _read(process: asyncio.subprocess.Process) -> Piece:
     stream = process.stdout
     assert stream is not None
     try:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from discovery.resources.decode import Decoded, decode_document, forget_schemas
+from discovery.resources.decode import decode_document, forget_schemas
+from discovery.resources.decoded import Decoded
 from discovery.resources.yaml_documents import split_documents
 from discovery.slices import Steps, run_in_slices
 from discovery.sources.file_contents import FileText

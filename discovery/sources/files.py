@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
-from discovery.resources.decode import Decoded, combine, combine_steps
+from discovery.resources.decoded import Decoded, combine, combine_steps
 from discovery.resources.problem import Problem, Severity
 from discovery.slices import collector_paused, run_in_slices
 from discovery.sources.document_decoder import DocumentDecoder, Progress, unreadable

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from discovery.resources.decode import Decoded, decode
+from discovery.resources.decode import decode
+from discovery.resources.decoded import Decoded
 from discovery.resources.meta import ENVOY_GATEWAY, GATEWAY_API
 from discovery.resources.problem import Problem, Severity
 

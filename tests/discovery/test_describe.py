@@ -127,3 +127,34 @@ spec: {gatewayClassName: c, listeners: [{name: http, port: 80, protocol: HTTP}]}
 def test_credentials_are_known_by_their_names() -> None:
     assert all(is_credential(n) for n in (b"authorization", b"api-key", b"x-api-key", b"cookie", b"x-my-token"))
     assert not is_credential(b"content-type")
+
+
+def test_mirrors_and_supported_kinds_are_shown(load_text: LoadText) -> None:
+    mirror = "{type: RequestMirror, requestMirror: {backendRef: {name: copy, port: 80}, percent: 5}}"
+    text = f"""\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: gw}}
+spec: {{gatewayClassName: c, listeners: [{{name: http, port: 80, protocol: HTTP}}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: copy}}
+spec: {{ports: [{{port: 80}}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: r}}
+spec: {{rules: [{{filters: [{mirror}], backendRefs: [{{name: copy, port: 80}}]}}]}}
+"""
+    compiled = load_text.compiled(text)
+    described = describe(Snapshot(version=1, routing=compiled.routing, membership=compiled.membership))
+    assert described["rules"][0]["mirrors"] == [
+        {
+            "name": "default/copy",
+            "backend": "Service/default/copy:80",
+            "fraction": {"numerator": 5, "denominator": 100},
+        }
+    ]
+    (listener,) = [s for s in describe_statuses(compiled.routing) if s.get("parent") == "default/gw/http"]
+    assert listener["supportedKinds"][0] == {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}

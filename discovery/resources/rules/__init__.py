@@ -39,7 +39,8 @@ def broken_rules(kind: Kind, validator: Validator, body: Mapping[str, Any]) -> l
     explain = EXPLANATIONS.get((kind.group, kind.kind)) if broken else None
     if explain is None:
         return broken
-    explained = [(("spec", *path), message) for path, message in explain(body["spec"])]
+    found = [(("spec", *path), message) for path, message in explain(body["spec"])]
+    explained = [finding for finding in found if any(_is_related(finding[0], path) for path, _ in broken)]
     rest = [finding for finding in broken if not any(_is_related(finding[0], path) for path, _ in explained)]
     return [*explained, *rest]
 

@@ -141,7 +141,7 @@ def test_intersecting_hostnames_as_the_conformance_suite_has_them(
     text = (
         gateway(
             "gw",
-            "name: 1, port: 80, protocol: HTTP, hostname: very.specific.com".replace("1,", "'1',"),
+            "name: '1', port: 80, protocol: HTTP, hostname: very.specific.com",
             "name: '2', port: 80, protocol: HTTP, hostname: '*.wildcard.io'",
             "name: '3', port: 80, protocol: HTTP, hostname: '*.anotherwildcard.io'",
         )
@@ -163,7 +163,8 @@ def test_a_listener_counts_the_routes_that_are_accepted_and_says_what_it_takes(l
         gateway(
             "gw",
             "name: one, port: 80, protocol: HTTP",
-            "name: two, port: 80, protocol: HTTP, hostname: a.com, allowedRoutes: {kinds: [{kind: HTTPRoute}, {kind: X}]}",
+            "name: two, port: 80, protocol: HTTP, hostname: a.com, "
+            "allowedRoutes: {kinds: [{kind: HTTPRoute}, {kind: X}]}",
             "name: three, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: c}]}",
         )
         + route("good", "parentRefs: [{name: gw}]")
@@ -198,7 +199,8 @@ def test_each_parent_has_its_own_status(load_text: LoadText) -> None:
 
 
 def mirror(name: str, extra: str = "", namespace: str = "default") -> str:
-    return f"[{{type: RequestMirror, requestMirror: {{backendRef: {{{REF}, name: {name}, namespace: {namespace}}}{extra}}}}}]"
+    ref = f"backendRef: {{{REF}, name: {name}, namespace: {namespace}}}"
+    return f"[{{type: RequestMirror, requestMirror: {{{ref}{extra}}}}}]"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from discovery.compile import compile_routing
 from discovery.resources.collection import Resources
-from discovery.resources.decode import combine, decode
+from discovery.resources.decode import decode
+from discovery.resources.decoded import combine
 from tests.discovery.loading import LoadText, ask, condition_of
 
 ROUTE = """\

@@ -197,7 +197,7 @@ def test_models_are_exact_values_and_inference_models_of_used_pools(load_text: L
 )
 def test_a_listener_says_whether_a_rule_names_the_models_path(load_text: LoadText, match: str, *, named: bool) -> None:
     (listener,) = load_text.compiled(route(rule(match)) + BACKEND).routing.listeners
-    assert listener.names_models_path is named
+    assert listener.models_path_rules == ({"HTTPRoute/default/r/0"} if named else frozenset())
 
 
 def test_the_same_inputs_give_the_same_routing_whatever_pods_do(load_text: LoadText) -> None:
@@ -223,3 +223,26 @@ def test_the_same_inputs_give_the_same_routing_whatever_pods_do(load_text: LoadT
 )
 def test_only_unreserved_characters_are_decoded(path: str, decoded: str) -> None:
     assert decode_unreserved(path) == decoded
+
+
+def test_a_pool_has_a_model_s_name_once_and_the_older_object_counts(load_text: LoadText) -> None:
+    text = """\
+apiVersion: inference.networking.x-k8s.io/v1alpha2
+kind: InferencePool
+metadata: {name: p}
+spec: {selector: {app: x}, targetPortNumber: 8000}
+---
+"""
+    for name, created in (("new", "2026-02-01"), ("old", "2026-01-01")):
+        text += f"""\
+apiVersion: inference.networking.x-k8s.io/v1alpha2
+kind: InferenceModel
+metadata: {{name: {name}, creationTimestamp: "{created}T00:00:00Z"}}
+spec: {{modelName: llama, poolRef: {{name: p}}}}
+---
+"""
+    routing = load_text.compiled(text).routing
+    assert condition_of(routing, "InferenceModel", "old", "Accepted").status == "True"
+    condition = condition_of(routing, "InferenceModel", "new", "Accepted")
+    assert (condition.status, condition.reason) == ("False", "ModelNameInUse")
+    assert condition.message == "default/old has the name llama in default/p already"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from discovery.resources.core import Pod, Service
-from discovery.resources.decode import combine, decode
+from discovery.resources.decode import decode
+from discovery.resources.decoded import combine
 from discovery.resources.fields import NOTES, Effect
 from discovery.resources.inference import InferencePool
 from discovery.resources.kinds import KINDS
@@ -51,7 +52,7 @@ def lines(text: str) -> list[str]:
         pytest.param("apiVersion: v1\nkind: Pod\n", "f.yaml:1: Pod: metadata.name: is required", id="no-name"),
         pytest.param(
             "apiVersion: v1\nkind: Pod\nmetadata: {name: Not_A_Name}\n",
-            'f.yaml:3: Pod/Not_A_Name: metadata.name: "Not_A_Name" must match',
+            'f.yaml:3: Pod/Not_A_Name: metadata.name: "Not_A_Name" must be lower-case letters',
             id="name",
         ),
         pytest.param(

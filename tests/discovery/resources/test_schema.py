@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from discovery.resources.decode import forget_schemas
 from discovery.resources.kinds import KINDS
 from discovery.resources.problem import format_path
 from discovery.resources.schema import CRDS, load_schema, validate
+from discovery.resources.string_formats import PATTERN_NAMES
 
 
 def findings(value: object, schema: dict[str, Any]) -> list[str]:
@@ -133,6 +135,28 @@ def test_what_is_right_passes(value: object, schema: dict[str, Any]) -> None:
 
 def test_a_whole_float_is_an_integer() -> None:
     assert validate(8000.0, {"type": "integer"}) == (8000, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param({"timeouts": {"request": "1.5s"}}, '"1.5s" must be a duration such as 30s', id="duration"),
+        pytest.param({"backendRefs": [{"name": "x", "kind": "A b"}]}, '"A b" must be a kind such as', id="kind"),
+        pytest.param({"backendRefs": [{"name": "x", "group": "A/b"}]}, '"A/b" must be an API group', id="group"),
+        pytest.param({"backendRefs": [{"name": "x", "namespace": "a.b"}]}, "digits and dashes, with", id="namespace"),
+        pytest.param({"matches": [{"headers": [{"name": "a b", "value": "c"}]}]}, "must be a header name", id="header"),
+    ],
+)
+def test_what_a_pattern_stands_for_is_said_in_words(value: dict[str, Any], expected: str) -> None:
+    schema = load_schema("gateway.networking.k8s.io", "v1", "HTTPRoute")
+    assert schema is not None
+    (finding,) = findings({"spec": {"rules": [value]}}, dict(schema))
+    assert expected in finding
+
+
+def test_every_pattern_that_has_a_name_is_in_a_shipped_schema() -> None:
+    shipped = "".join(file.read_text("utf-8") for file in CRDS.glob("*.json"))
+    assert [pattern for pattern in PATTERN_NAMES if json.dumps(pattern)[1:-1] not in shipped] == []
 
 
 def test_values_of_headers_are_not_repeated_in_messages() -> None:

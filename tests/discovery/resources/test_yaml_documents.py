@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from discovery.resources.yaml_documents import DocumentError, read_documents
+from discovery.resources.yaml_documents import DocumentError, read_documents, split_documents
 
 
 def only(text: str) -> Any:
@@ -106,3 +106,28 @@ def test_the_documents_before_a_broken_one_are_read() -> None:
     assert next(documents).data == {"a": 1}
     with pytest.raises(DocumentError):
         next(documents)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("", [(0, "")], id="nothing"),
+        pytest.param("a: 1\n", [(0, "a: 1\n")], id="one"),
+        pytest.param("a: 1\n---\nb: 2\n", [(0, "a: 1\n"), (1, "---\nb: 2\n")], id="two"),
+        pytest.param("---\na: 1\n--- # more\nb: 2", [(0, "---\na: 1\n"), (2, "--- # more\nb: 2")], id="marked-first"),
+        pytest.param("# c\n\n---\na: 1\n", [(0, "# c\n\n"), (2, "---\na: 1\n")], id="a-comment-first"),
+        pytest.param("\n\n---\na: 1\n", [(2, "---\na: 1\n")], id="empty-lines-first"),
+        pytest.param("a: 1\n---", [(0, "a: 1\n"), (1, "---")], id="an-end"),
+        pytest.param("a: |\n  x\n---b\n---\tc", [(0, "a: |\n  x\n---b\n"), (3, "---\tc")], id="three-dashes-in-a-word"),
+        pytest.param("a: |\n  ---\n", [(0, "a: |\n  ---\n")], id="indented"),
+        pytest.param("%YAML 1.2\n---\na: 1\n---\n", [(0, "%YAML 1.2\n---\na: 1\n---\n")], id="directives"),
+    ],
+)
+def test_a_text_is_split_where_a_document_starts(text: str, expected: list[tuple[int, str]]) -> None:
+    assert list(split_documents(text)) == expected
+
+
+def test_what_is_split_is_read_as_before() -> None:
+    text = "# first\na: 1\n---\nb: |\n  x\n---\n---\nc: [1,\n 2]\n...\n---\n- d\n"
+    split = [(line + d.line, d.data) for line, part in split_documents(text) for d in read_documents(part)]
+    assert split == [(d.line, d.data) for d in read_documents(text)]

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from discovery.resources.decode import Decoded, decode_document
+from discovery.resources.decode import decode_document
+from discovery.resources.decoded import Decoded
 from discovery.sources.decode_child import ChildFailedError, decode_in_child
-from discovery.sources.decode_worker import pack, unpack
+from discovery.sources.decode_worker import PIECE_OBJECTS, pack, unpack
 from discovery.sources.document_decoder import CHILD_BYTES, DocumentDecoder
 from discovery.sources.file_contents import FileText, read_contents
 from tests.discovery.loading import MANIFESTS
@@ -41,7 +42,12 @@ def test_what_goes_through_the_pipe_is_what_was_decoded() -> None:
     decoded = DocumentDecoder().decode([*files, many()])
     assert sum(len(part.objects) for part in decoded) > 10
     for part in decoded:
-        there = unpack(pack(part))
+        there = Decoded()
+        pieces = list(pack(part))
+        for piece in pieces:
+            assert len(piece.objects) <= PIECE_OBJECTS
+            unpack(piece, there)
+        assert [piece.is_last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
         assert [r for r, _ in there.objects] == [r for r, _ in part.objects]
         assert [type(r) for r, _ in there.objects] == [type(r) for r, _ in part.objects]
         assert (there.problems, there.skipped) == (part.problems, part.skipped)
@@ -109,3 +115,12 @@ async def test_nothing_is_left_behind_after_a_cancellation() -> None:
 async def test_no_documents_no_child() -> None:
     assert await DocumentDecoder().decode_aside([]) == []
     assert await DocumentDecoder().decode_aside([FileText(name="a")]) == [Decoded()]
+
+
+@pytest.mark.anyio
+async def test_a_list_of_many_objects_comes_in_pieces() -> None:
+    items = "\n".join("- " + text.replace("\n", "\n  ").strip() for text in texts(1_000))
+    file = FileText(name="list.yaml", text=f"apiVersion: v1\nkind: List\nitems:\n{items}\n")
+    aside = await DocumentDecoder().decode_aside([file])
+    assert aside == DocumentDecoder().decode([file])
+    assert len(aside[0].objects) == 1_000
