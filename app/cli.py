@@ -263,6 +263,67 @@ def _progress_bar(what: str) -> Callable[[int, int], None] | None:
 
 
 @cli.command()
+@_configuration
+@click.option("--path", default="/v1/chat/completions", help="The request's path.")
+@click.option("--method", default="POST", help="The request's method.")
+@click.option("--header", "headers", metavar="NAME:VALUE", multiple=True, help="A header of the request. Repeatable.")
+@click.option(
+    "--requests", default=0, type=click.IntRange(0, 100_000), help="Draw so often, and count what goes where."
+)
+@click.option("--json", "as_json", is_flag=True, help="The whole explanation as JSON.")
+def explain(
+    paths: tuple[Path, ...],
+    model: tuple[str, ...],
+    ignore_policy: tuple[str, ...],
+    path: str,
+    method: str,
+    headers: tuple[str, ...],
+    requests: int,
+    as_json: bool,
+) -> None:
+    """Say where a request would go, and why.
+
+    --model is the name in the request's body here; NAME=URL adds a model without a manifest.
+    """
+    from app.admin.explain import Question, explain_as_text
+    from app.admin.explain import explain as explain_request
+    from app.main import make_transport
+    from discovery.load import load
+    from discovery.snapshot import Snapshot
+    from middleware.upstream.registry import UpstreamRegistry
+
+    asked = [name for name in model if "=" not in name]
+    served = tuple(name for name in model if "=" in name)
+    if not paths and not served:
+        raise _fail("nothing to explain by: give manifests (files or folders)", 2)
+    if len(asked) > 1:
+        raise _fail("one request names one model", 2)
+    pairs = []
+    for header in headers:
+        name, separator, value = header.partition(":")
+        if not separator or not name.strip():
+            raise _fail(f"--header {header}: not of the form NAME:VALUE", 2)
+        pairs.append((name.strip(), value.strip()))
+    loaded = load(paths, models=served, ignored_policies=frozenset(ignore_policy))
+    if loaded.is_refused:
+        for problem in loaded.problems:
+            _say(str(problem), is_error=True)
+        raise click.exceptions.Exit(1)
+    compiled = loaded.compile()
+    question = Question(
+        model=asked[0] if asked else None, method=method, path=path, headers=tuple(pairs), requests=requests
+    )
+    snapshot = Snapshot(version=1, routing=compiled.routing, membership=compiled.membership)
+    answer = explain_request(question, snapshot=snapshot, registry=UpstreamRegistry(make_transport=make_transport))
+    if as_json:
+        import orjson
+
+        _say(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
+    else:
+        _say(explain_as_text(answer))
+
+
+@cli.command()
 @click.option("--port", required=True, type=PORT, help="Where it listens; 0 takes a free port.")
 @click.option(
     "--model", required=True, multiple=True, help="A name it serves. Repeatable; the first is the base model."

@@ -68,7 +68,9 @@ class Gateway:
             report_refusal=partial(report_refusal, all_observers),
         )
         self._admin = HttpServer(
-            build_admin(store=self.store, metrics=self.metrics, is_draining=lambda: self._is_draining)
+            build_admin(
+                store=self.store, registry=self.registry, metrics=self.metrics, is_draining=lambda: self._is_draining
+            )
         )
         self.configuration = Configuration(settings, store=self.store, metrics=self.metrics)
         self.ports: list[int] = []

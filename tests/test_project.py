@@ -105,7 +105,7 @@ def _install_and_serve(base: Path) -> None:
     port, admin_port = free_port(), free_port()
     command = [str(venv / "bin" / "pointsman"), "serve", str(manifests), "--port", str(port)]
     is_other = os.geteuid() == 0
-    process = subprocess.Popen(
+    process: subprocess.Popen[bytes] = subprocess.Popen(
         [*(_AS_NOBODY if is_other else []), *command, "--host", "127.0.0.1", "--admin-port", str(admin_port)],
         cwd=empty,
         env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},

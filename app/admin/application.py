@@ -4,7 +4,9 @@ object."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
+import msgspec
 import orjson
 import prometheus_client
 from starlette.applications import Starlette
@@ -12,12 +14,16 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from app.admin.explain import MAX_REQUESTS, Question, explain
 from app.metrics import Metrics
 from discovery.describe import describe, describe_statuses
 from discovery.snapshot import SnapshotStore
+from middleware.upstream.registry import UpstreamRegistry
 
 
-def build_admin(*, store: SnapshotStore, metrics: Metrics, is_draining: Callable[[], bool]) -> Starlette:
+def build_admin(
+    *, store: SnapshotStore, registry: UpstreamRegistry, metrics: Metrics, is_draining: Callable[[], bool]
+) -> Starlette:
     """The admin port's ASGI application."""
 
     async def healthz(request: Request) -> Response:
@@ -39,6 +45,15 @@ def build_admin(*, store: SnapshotStore, metrics: Metrics, is_draining: Callable
     async def status(request: Request) -> Response:
         return _json(describe_statuses(store.current.routing))
 
+    async def explain_request(request: Request) -> Response:
+        try:
+            question = msgspec.convert(
+                msgspec.json.decode(await request.body()), AskedQuestion, strict=True
+            ).as_question()
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+            return _json({"error": str(error)}, status=400)
+        return _json(explain(question, snapshot=store.current, registry=registry))
+
     return Starlette(
         routes=[
             Route("/healthz", healthz),
@@ -46,9 +61,33 @@ def build_admin(*, store: SnapshotStore, metrics: Metrics, is_draining: Callable
             Route("/metrics", show_metrics),
             Route("/config", config),
             Route("/status", status),
+            Route("/explain", explain_request, methods=["POST"]),
         ]
     )
 
 
-def _json(value: object) -> Response:
-    return Response(orjson.dumps(value, option=orjson.OPT_INDENT_2), media_type="application/json")
+class AskedQuestion(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /explain: a request to explain. ``headers`` is an object of names and values."""
+
+    model: str | None = None
+    method: str = "POST"
+    path: str = "/v1/chat/completions"
+    headers: dict[str, str] = {}
+    requests: Annotated[int, msgspec.Meta(ge=0, le=MAX_REQUESTS)] = 0
+    port: int | None = None
+
+    def as_question(self) -> Question:
+        """The same for `explain`."""
+        return Question(
+            model=self.model,
+            method=self.method,
+            path=self.path,
+            headers=tuple(self.headers.items()),
+            requests=self.requests,
+            port=self.port,
+        )
+
+
+def _json(value: object, *, status: int = 200) -> Response:
+    body = orjson.dumps(value, option=orjson.OPT_INDENT_2)
+    return Response(body, status_code=status, media_type="application/json")

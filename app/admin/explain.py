@@ -1,0 +1,237 @@
+"""What would happen to a request, and why? The decisions of every stage, asked of the same functions that serve.
+
+Nothing is sent. Offline (`pointsman explain`) there is no experience of endpoints; on the admin port their breakers and
+what is in flight count as they do for a request.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from discovery.describe import MASK, describe_endpoint, describe_rule, is_credential
+from discovery.explain import explain_route
+from discovery.snapshot import BackendRef, Rule, Snapshot
+from middleware import (
+    admission,
+    circuit_breaking,
+    endpoint_picking,
+    model_extraction,
+    route_matching,
+    traffic_splitting,
+)
+from middleware.errors import GatewayError
+from middleware.exchange import Exchange
+from middleware.headers import RawHeaders, header_map, strip_client_headers, upstream_headers
+from middleware.targets import upstream_target
+from middleware.upstream.registry import Candidate, Pick, UpstreamRegistry
+
+Json = dict[str, Any]
+
+MAX_REQUESTS = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A request to explain."""
+
+    model: str | None = None
+    method: str = "POST"
+    path: str = "/v1/chat/completions"
+    headers: tuple[tuple[str, str], ...] = ()  # a Host among them says which listener is asked
+    requests: int = 0  # how many draws to make, to show how the traffic would spread
+    port: int | None = None  # where listeners are told apart by port
+
+
+def explain(question: Question, *, snapshot: Snapshot, registry: UpstreamRegistry) -> Json:
+    """What becomes of the request: where it goes, or the answer that the gateway gives, each with the reasons."""
+    exchange = _exchange(question)
+    answer: Json = {
+        "request": {
+            "method": exchange.method,
+            "target": exchange.target.decode("latin-1"),
+            "host": exchange.host.decode("latin-1"),
+            "model": question.model,
+            "configuration": snapshot.version,
+        }
+    }
+    try:
+        model_extraction.locate(exchange, snapshot, question.port)
+        model_extraction.decide(exchange)
+        routing = explain_route(snapshot.routing, route_matching.route_request(exchange), port=question.port)
+        answer["routing"] = routing.as_dict()
+        exchange.rule = rule = route_matching.decide(exchange)
+        if rule is not None:
+            answer["rule"] = describe_rule(rule)
+        direct = admission.decide(exchange)
+        if direct is not None:
+            answer["answer"] = {"status": direct.status, "headers": _shown(direct.headers)}
+            return answer
+        assert rule is not None
+        candidates = _Candidates(exchange, rule, registry)
+        answer["arms"] = [_arm(exchange, ref, rule, candidates(ref), registry) for ref in rule.backend_refs]
+        if question.requests:
+            answer["draws"] = _draws(rule, candidates, min(question.requests, MAX_REQUESTS))
+    except GatewayError as error:
+        answer["answer"] = {"status": error.status, "code": error.reason.value, "message": error.message}
+    return answer
+
+
+def _exchange(question: Question) -> Exchange:
+    body = b"" if question.model is None else orjson.dumps({"model": question.model})
+    given = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in question.headers]
+    headers = strip_client_headers(given)
+    if all(name != b"host" for name, _ in headers):
+        headers.insert(0, (b"host", b"localhost"))
+    if body:
+        headers.append((b"content-length", b"%d" % len(body)))
+    by_name = header_map(headers)
+    target = question.path.encode("latin-1", "replace")
+    path, _, query = target.partition(b"?")
+    return Exchange(
+        request_id="explained",
+        method=question.method.upper(),
+        target=target,
+        raw_path=path,
+        query=query,
+        headers=headers,
+        by_name=by_name,
+        host=by_name[b"host"],
+        peer="127.0.0.1",
+        scheme="http",
+        started_at=time.perf_counter(),
+        started_unix=time.time(),
+        body=body,
+        body_size=len(body),
+    )
+
+
+class _Candidates:
+    """`candidates(arm)` as CircuitBreaking puts it into the Exchange, for a request that is not under way."""
+
+    def __init__(self, exchange: Exchange, rule: Rule, registry: UpstreamRegistry) -> None:
+        assert exchange.snapshot is not None
+        self._membership = exchange.snapshot.membership
+        self._rule = rule
+        self._registry = registry
+
+    def ready(self, ref: BackendRef) -> tuple[Candidate, ...]:
+        if ref.backend is None:
+            return ()
+        return self._registry.candidates(ref.backend.id, self._membership.get(ref.backend.id, ()))
+
+    def __call__(self, ref: BackendRef) -> tuple[Candidate, ...]:
+        everyone = [candidate for other in self._rule.backend_refs for candidate in self.ready(other)]
+        return circuit_breaking.decide(self.ready(ref), everyone, self._rule.policy.passive_health)
+
+
+def _arm(
+    exchange: Exchange, ref: BackendRef, rule: Rule, candidates: tuple[Candidate, ...], registry: UpstreamRegistry
+) -> Json:
+    share = ref.weight / rule.total_weight if rule.total_weight else 0.0
+    arm: Json = {"backend": ref.name, "weight": ref.weight, "share": round(share, 6)}
+    if ref.refusal is not None:
+        arm["answer"] = {"status": 500, "code": ref.refusal.reason, "message": ref.refusal.message}
+        return arm
+    assert ref.backend is not None
+    assert exchange.snapshot is not None
+    arm["kind"] = ref.backend.kind
+    may_be_tried = {candidate.upstream.id for candidate in candidates}
+    endpoints = []
+    for candidate in registry.candidates(ref.backend.id, exchange.snapshot.membership.get(ref.backend.id, ())):
+        breaker = candidate.upstream.breaker(rule.policy.passive_health)
+        endpoints.append(
+            {
+                **describe_endpoint(candidate.endpoint),
+                "inFlight": candidate.upstream.in_flight,
+                "breaker": breaker.state.value,
+                "mayBeTried": candidate.upstream.id in may_be_tried,
+            }
+        )
+    arm["endpoints"] = endpoints
+    if not endpoints:
+        arm["answer"] = {"status": 503, "code": "no_endpoints", "message": f"No ready endpoint serves {ref.name}."}
+    elif candidates:
+        pick = Pick(ref, *candidates[0])
+        arm["upstreamRequest"] = {
+            "target": upstream_target(exchange, pick).decode("latin-1"),
+            "headers": _shown(upstream_headers(exchange, pick)),
+        }
+    return arm
+
+
+def _draws(rule: Rule, candidates: _Candidates, count: int) -> Json:
+    backends: Counter[str] = Counter()
+    endpoints: Counter[str] = Counter()
+    for _ in range(count):
+        try:
+            arms = traffic_splitting.decide(rule, random.random())
+            pick = endpoint_picking.decide(arms, candidates, [], random.random)
+        except GatewayError as error:
+            backends[f"answered {error.status} {error.reason.value}"] += 1
+            continue
+        backends[pick.backend_ref.name] += 1
+        endpoints[pick.endpoint.pod or pick.upstream.label] += 1
+    return {"requests": count, "backends": dict(backends.most_common()), "endpoints": dict(endpoints.most_common())}
+
+
+def _shown(headers: RawHeaders) -> list[list[str]]:
+    return [
+        [name.decode("latin-1"), MASK if is_credential(name) else value.decode("utf-8", "replace")]
+        for name, value in headers
+    ]
+
+
+def explain_as_text(answer: Json) -> str:
+    """The explanation for a person, a line per fact."""
+    request = answer["request"]
+    lines = [f"{request['method']} {request['target']} on host {request['host']}, model {request['model'] or '(none)'}"]
+    routing = answer.get("routing")
+    if routing is not None:
+        name = routing["listener"]
+        lines.append("no listener takes this host" if name is None else f"listener: {name or '(the only one)'}")
+    rule = answer.get("rule")
+    if rule is not None:
+        lines.append(f"rule: {rule['id']}")
+        shown = [name for name in rule if name not in ("id", "kind", "route", "name", "backendRefs", "refusal")]
+        lines += [f"  {name}: {orjson.dumps(rule[name]).decode()}" for name in shown]
+    for arm in answer.get("arms", ()):
+        lines.append(f"arm: {arm['backend']}, weight {arm['weight']}, {arm['share']:.1%} of the requests")
+        for endpoint in arm.get("endpoints", ()):
+            state = "" if endpoint["mayBeTried"] else f", left out: breaker {endpoint['breaker']}"
+            pod = f" ({endpoint['pod']})" if endpoint.get("pod") else ""
+            lines.append(
+                f"  endpoint: {endpoint['address']}:{endpoint['port']}{pod}, {endpoint['inFlight']} in flight{state}"
+            )
+        sent = arm.get("upstreamRequest")
+        if sent is not None:
+            lines.append(f"  sent as: {request['method']} {sent['target']}, host {dict(sent['headers'])['host']}")
+        if "answer" in arm:
+            lines.append(f"  answered: {_answer_line(arm['answer'])}")
+    draws = answer.get("draws")
+    if draws is not None:
+        lines.append(f"{draws['requests']} requests would go to:")
+        lines += [f"  {count:>8}  {name}" for name, count in (*draws["backends"].items(), *draws["endpoints"].items())]
+    if "answer" in answer:
+        lines.append(f"answered by the gateway: {_answer_line(answer['answer'])}")
+    others = routing["others"] if routing is not None else ()
+    if routing is not None and others:
+        lines.append("not taken:")
+        for other in others:
+            because = "; ".join(reason["reason"] for reason in other["because"])
+            lines.append(f"  {other['match']['rule']}: {because}")
+        if routing["othersLeftOut"]:
+            lines.append(f"  and {routing['othersLeftOut']} more")
+    return "\n".join(lines)
+
+
+def _answer_line(answer: Json) -> str:
+    if "code" in answer:
+        return f"{answer['status']} {answer['code']}: {answer['message']}"
+    location = dict(answer["headers"]).get("location")
+    return f"{answer['status']}" + (f", location {location}" if location else "")
