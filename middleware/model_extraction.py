@@ -11,7 +11,7 @@ import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from discovery.snapshot import DEFAULT_BODY_LIMIT, SnapshotStore
+from discovery.snapshot import DEFAULT_BODY_LIMIT, Snapshot, SnapshotStore
 from middleware.client_departure import ClientLeftError, watch_for_departure
 from middleware.errors import (
     InvalidBodyError,
@@ -89,45 +89,12 @@ class ModelExtractionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["pointsman.exchange"]
-        exchange.snapshot = self.store.current
-        _read_path(exchange)
-        exchange.host_name = host_name(exchange.host)
-        port = scope["server"][1] if self.by_port else None
-        exchange.listener = exchange.snapshot.routing.select_listener(exchange.host_name, port)
-        lease = exchange.body_lease = BodyLease(self.memory)
+        is_our_server = "pointsman.server" in scope
+        locate(exchange, self.store.current, scope["server"][1] if self.by_port else None)
+        exchange.body_lease = BodyLease(self.memory)
         try:
-            is_our_server = "pointsman.server" in scope
-            if b"content-length" in exchange.by_name or b"transfer-encoding" in exchange.by_name:
-                limit = exchange.listener.body_limit if exchange.listener is not None else DEFAULT_BODY_LIMIT
-                declared = _declared_length(exchange)
-                if declared is not None and declared > limit:
-                    raise _too_large(limit)
-                chunks: list[bytes] = []
-                more = True
-                while more:
-                    if is_our_server:  # it limits the silence itself
-                        message = await receive()
-                    else:
-                        message = await self._receive_in_time(receive)
-                    if message["type"] == "http.disconnect":
-                        raise ClientLeftError
-                    chunk, more = message.get("body", b""), message.get("more_body", False)
-                    if lease.size + len(chunk) > limit:
-                        raise _too_large(limit)
-                    lease.grow(len(chunk))
-                    exchange.body_size = lease.size
-                    chunks.append(chunk)
-                exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                del chunks
-                content_type = exchange.by_name.get(b"content-type")
-                exchange.model, is_json = read_model(exchange.body, content_type)
-                if is_json:
-                    exchange.forced_content_type = forwarded_content_type(content_type)
-                if exchange.model is not None:
-                    name = exchange.model.encode()
-                    exchange.by_name[MODEL_HEADER] = exchange.by_name[AI_GATEWAY_MODEL_HEADER] = name
-            else:
-                exchange.body = b""
+            exchange.body = await self._read_body(exchange, receive if is_our_server else self._in_time(receive))
+            decide(exchange)
             if is_our_server:
                 await self.app(scope, receive, send)
             else:  # this server does not cancel us when the client leaves
@@ -139,12 +106,61 @@ class ModelExtractionMiddleware:
         finally:
             exchange.let_go_of_body()
 
-    async def _receive_in_time(self, receive: Receive) -> Message:
-        try:
-            async with asyncio.timeout(self.body_silence_limit_seconds):
-                return await receive()
-        except TimeoutError:
-            raise RequestTimeoutError("no byte of the request body came for too long") from None
+    async def _read_body(self, exchange: Exchange, receive: Receive) -> bytes:
+        if b"content-length" not in exchange.by_name and b"transfer-encoding" not in exchange.by_name:
+            return b""
+        limit = exchange.listener.body_limit if exchange.listener is not None else DEFAULT_BODY_LIMIT
+        declared = _declared_length(exchange)
+        if declared is not None and declared > limit:
+            raise _too_large(limit)
+        lease = exchange.body_lease
+        assert lease is not None
+        chunks: list[bytes] = []
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientLeftError
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            if lease.size + len(chunk) > limit:
+                raise _too_large(limit)
+            lease.grow(len(chunk))
+            exchange.body_size = lease.size
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _in_time(self, receive: Receive) -> Receive:
+        # Our own server limits the silence itself, at no cost for a body that comes with its head.
+        async def receive_in_time() -> Message:
+            try:
+                async with asyncio.timeout(self.body_silence_limit_seconds):
+                    return await receive()
+            except TimeoutError:
+                raise RequestTimeoutError("no byte of the request body came for too long") from None
+
+        return receive_in_time
+
+
+def locate(exchange: Exchange, snapshot: Snapshot, port: int | None) -> None:
+    """Find the listener, by the host alone (and the port, where listeners have their own). Raises InvalidPathError."""
+    exchange.snapshot = snapshot
+    _read_path(exchange)
+    exchange.host_name = host_name(exchange.host)
+    exchange.listener = snapshot.routing.select_listener(exchange.host_name, port)
+
+
+def decide(exchange: Exchange) -> None:
+    """Find the model in the body, and say it in the headers that routes match on. Raises InvalidBodyError and
+    InvalidModelError."""
+    if not exchange.body:
+        return
+    content_type = exchange.by_name.get(b"content-type")
+    exchange.model, is_json = read_model(exchange.body, content_type)
+    if is_json:
+        exchange.forced_content_type = forwarded_content_type(content_type)
+    if exchange.model is not None:
+        name = exchange.model.encode()
+        exchange.by_name[MODEL_HEADER] = exchange.by_name[AI_GATEWAY_MODEL_HEADER] = name
 
 
 def _read_path(exchange: Exchange) -> None:

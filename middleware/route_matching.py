@@ -11,19 +11,29 @@ from middleware.exchange import Exchange
 from middleware.model_list import is_model_list_request
 
 
-def decide(exchange: Exchange) -> Rule | None:
-    """The rule that takes this request, or None when none does."""
-    if exchange.listener is None:
-        return None
-    return exchange.listener.table.match(
-        RouteRequest(
-            method=exchange.method,
-            host=exchange.host_name,
-            path=exchange.path,
-            headers=exchange.by_name,
-            query=exchange.query,
-        )
+def route_request(exchange: Exchange) -> RouteRequest:
+    """What of the request routes match on."""
+    return RouteRequest(
+        method=exchange.method,
+        host=exchange.host_name,
+        path=exchange.path,
+        headers=exchange.by_name,
+        query=exchange.query,
     )
+
+
+def decide(exchange: Exchange) -> Rule | None:
+    """The rule that takes this request; None for our own model list. Raises GatewayError when there is none."""
+    rule = exchange.listener.table.match(route_request(exchange)) if exchange.listener is not None else None
+    if is_model_list_request(exchange):
+        assert exchange.listener is not None
+        if rule is not None and rule.id not in exchange.listener.models_path_rules:
+            rule = None
+    elif rule is None:
+        raise why_not_found(exchange)
+    if rule is not None and exchange.has_encoded_slash:
+        raise InvalidPathError("the path must not contain encoded slashes")
+    return rule
 
 
 def why_not_found(exchange: Exchange) -> GatewayError:
@@ -43,14 +53,5 @@ class RouteMatchingMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["pointsman.exchange"]
-        rule = decide(exchange)
-        if is_model_list_request(exchange):
-            assert exchange.listener is not None
-            if rule is not None and rule.id not in exchange.listener.models_path_rules:
-                rule = None
-        elif rule is None:
-            raise why_not_found(exchange)
-        if rule is not None and exchange.has_encoded_slash:
-            raise InvalidPathError("the path must not contain encoded slashes")
-        exchange.rule = rule
+        exchange.rule = decide(exchange)
         await self.app(scope, receive, send)
