@@ -103,10 +103,10 @@ def _install_and_serve(base: Path) -> None:
     manifests.mkdir()
     shutil.copy(PROJECT / "routes.yaml", manifests)
     port, admin_port = free_port(), free_port()
-    command = [str(venv / "bin" / "pointsman"), "serve", str(manifests), "--port", str(port)]
+    serve = [str(venv / "bin" / "pointsman"), "serve", str(manifests), "--port", str(port)]
     is_other = os.geteuid() == 0
     process: subprocess.Popen[bytes] = subprocess.Popen(
-        [*(_AS_NOBODY if is_other else []), *command, "--host", "127.0.0.1", "--admin-port", str(admin_port)],
+        [*(_AS_NOBODY if is_other else []), *serve, "--host", "127.0.0.1", "--admin-port", str(admin_port)],
         cwd=empty,
         env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=subprocess.PIPE,
@@ -116,9 +116,9 @@ def _install_and_serve(base: Path) -> None:
         said = b""
         assert process.stdout is not None
         while b"serving" not in said:
-            line = process.stdout.readline()
-            assert line, said
-            said += line
+            more = process.stdout.readline()
+            assert more, said
+            said += more
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=10) as answer:
             assert b"deepseek-r1" in answer.read()
         if is_other:

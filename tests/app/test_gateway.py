@@ -7,6 +7,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
@@ -375,6 +376,27 @@ async def test_the_upstream_is_closed_within_100_ms_when_the_client_leaves(
         assert f'pointsman_upstream_in_flight{{endpoint="127.0.0.1:{upstream.port}"}} 0.0' in metrics
 
 
+@pytest.mark.parametrize("size", [0, 300_000, 600_000, 1_000_000, 3_000_000])
+async def test_leaving_behind_a_large_body_is_seen_too(tmp_path: Path, size: int) -> None:
+    at_work = asyncio.Event()
+
+    async def script(peer: Conversation) -> None:
+        await peer.request()
+        at_work.set()
+        await peer.until_closed()
+
+    async with (
+        RawUpstream(script) as upstream,
+        running_gateway(route_to(("127.0.0.1", upstream.port)), folder=tmp_path) as gateway,
+    ):
+        async with RawClient(gateway.port) as client:
+            await client.send(post(b'{"model":"qwen","x":"' + b"x" * size + b'"}'))
+            await at_work.wait()
+        async with asyncio.timeout(0.2):
+            await upstream.wait_ended()
+        assert (await gateway.finished.next()).reason == "client_closed"
+
+
 async def test_leaving_frees_the_model_servers_slot(tmp_path: Path) -> None:
     settings = SimulatorSettings(models=("qwen",), ttft_seconds=30, max_num_seqs=1)
     body = b'{"model":"qwen","stream":true,"messages":[{"role":"user","content":"hi"}]}'
@@ -483,6 +505,37 @@ async def test_an_error_event_of_the_upstreams_own_passes_and_counts_as_a_failur
         exchange = await gateway.finished.next()
         assert exchange.reason == "upstream_error_event"
         assert exchange.attempts[0].health(PassiveHealth()) in (Health.FAILURE, Health.GATEWAY_FAILURE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nFIRST\r\n0\r\n\r\n", b"FIRST", id="chunked"
+        ),
+        pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nFIRST", b"FIRST", id="length"),
+        pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b"", id="empty"),
+        pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", b"", id="204"),
+    ],
+)
+@pytest.mark.parametrize("behind", [b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nSECOND", b"nonsense"])
+async def test_what_comes_behind_an_answer_is_no_part_of_it(
+    tmp_path: Path, answer: bytes, body: bytes, behind: bytes
+) -> None:
+    async def script(peer: Conversation) -> None:
+        await peer.request()
+        await peer.send(answer + behind)
+        await peer.until_closed()
+
+    async with (
+        RawUpstream(script) as upstream,
+        running_gateway(route_to(("127.0.0.1", upstream.port)), folder=tmp_path) as gateway,
+    ):
+        for _ in range(2):
+            got = await ask(gateway.port, post())
+            assert got.body == body
+        assert upstream.connections == 2  # neither was used again
+        assert {exchange.reason for exchange in gateway.finished.all} == {""}
 
 
 # -- answers of our own ---------------------------------------------------------------------------------------------
@@ -685,3 +738,170 @@ async def test_a_pod_that_fails_five_times_gets_no_requests_while_others_are_the
         statuses = [(await ask(gateway.port, post())).status for _ in range(100)]
     assert statuses.count(500) == seen["bad"] == 5
     assert statuses.count(200) == seen["good"] == 95
+
+
+async def test_retries_stay_within_their_budget(tmp_path: Path) -> None:
+    waiting, retried, release = 0, 0, asyncio.Event()
+
+    async def busy_first(peer: Conversation) -> None:
+        nonlocal waiting, retried
+        while True:
+            request = await peer.request()
+            number = request.rsplit(b'"n":', 1)[1]
+            if number not in seen:
+                seen.add(number)
+                waiting += 1
+                await release.wait()
+                await peer.answer(b"busy", status="503 Busy")
+            else:
+                retried += 1
+                await peer.until_closed()
+
+    seen: set[bytes] = set()
+    async with (
+        RawUpstream(busy_first) as one,
+        running_gateway(route_to(("127.0.0.1", one.port)), folder=tmp_path) as gateway,
+        AsyncExitStack() as clients,
+    ):
+        for number in range(100):
+            client = await clients.enter_async_context(RawClient(gateway.port))
+            await client.send(post(b'{"model":"qwen","n":%d}' % number))
+        async with asyncio.timeout(10):
+            while waiting < 100:
+                await asyncio.sleep(0.01)
+        release.set()
+        await gateway.finished.next(80)  # what is not retried gets the 503
+        await asyncio.sleep(0.2)
+        assert 10 <= retried <= 20
+        assert len(gateway.finished.all) == 100 - retried
+
+
+async def test_connecting_is_a_part_of_the_requests_time(tmp_path: Path) -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        try:
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+            manifests = route_to(("127.0.0.1", full.getsockname()[1]), rule="timeouts: {request: 300ms}")
+            async with running_gateway(manifests, folder=tmp_path) as gateway:
+                async with asyncio.timeout(1.5):
+                    answer = await ask(gateway.port, post())
+                assert (answer.status, code(answer.body)) == (504, "upstream_timeout")
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "reason"),
+    [
+        pytest.param(b"NONSENSE\r\n\r\n", 400, "invalid_body", id="malformed"),
+        pytest.param(b"GET / HTTP/1.1\r\nx: " + b"a" * 70_000, 431, "headers_too_large", id="too-large"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400, "invalid_body", id="host"),
+    ],
+)
+async def test_what_is_refused_by_its_head_is_counted_and_logged_too(
+    tmp_path: Path, head: bytes, status: int, reason: str
+) -> None:
+    async with running_gateway(route_to(("127.0.0.1", 1)), folder=tmp_path) as gateway:
+        answer = await ask(gateway.port, head)
+        assert (answer.status, code(answer.body)) == (status, reason)
+        assert answer.headers["x-request-id"] == (await gateway.finished.next()).request_id
+        assert f'code="{status}",model="",reason="{reason}"' in await gateway.metrics()
+
+
+async def test_a_head_in_many_pieces_is_as_large_as_one_in_one(tmp_path: Path) -> None:
+    head = b"GET /v1/models HTTP/1.1\r\nHost: h\r\n" + b"".join(b"x-%d: %b\r\n" % (i, b"a" * 1000) for i in range(50))
+    async with (
+        running_gateway(route_to(("127.0.0.1", 1)), folder=tmp_path) as gateway,
+        RawClient(gateway.port) as client,
+    ):
+        for start in range(0, len(head), 1448):
+            await client.send(head[start : start + 1448])
+            await asyncio.sleep(0)
+        await client.send(b"\r\n")
+        assert (await client.answer()).status == 200
+
+
+async def test_a_models_name_may_have_a_slash_in_our_list_and_nowhere_else(tmp_path: Path) -> None:
+    manifests = route_to(("127.0.0.1", 1)).replace("value: qwen", "value: org/qwen")
+    async with (
+        running_gateway(manifests, folder=tmp_path) as gateway,
+        httpx.AsyncClient(base_url=gateway.url) as client,
+    ):
+        assert (await client.get("/v1/models/org%2Fqwen")).json()["id"] == "org/qwen"
+        assert (await client.get("/v1/models/org/qwen")).json()["id"] == "org/qwen"
+        assert (await client.head("/v1/models")).status_code == 200
+        assert (await client.post("/v1/a%2Fb", json={"model": "org/qwen"})).status_code == 400
+
+
+async def test_a_rule_that_names_the_model_list_wins_over_ours_only_where_it_matches(tmp_path: Path) -> None:
+    async with RawUpstream(ok) as upstream:
+        manifests = (
+            route_to(("127.0.0.1", upstream.port))
+            + """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: list}
+spec:
+  hostnames: [own.example]
+  rules:
+  - matches: [{path: {type: Exact, value: /v1/models}}]
+    backendRefs: [{group: gateway.envoyproxy.io, kind: Backend, name: backend-qwen}]
+"""
+        )
+        async with running_gateway(manifests, folder=tmp_path) as gateway:
+            theirs = await ask(gateway.port, b"GET /v1/models HTTP/1.1\r\nHost: own.example\r\n\r\n")
+            ours = await ask(gateway.port, b"GET /v1/models HTTP/1.1\r\nHost: other.example\r\n\r\n")
+        assert json.loads(theirs.body) == {"ok": True}
+        assert json.loads(ours.body)["object"] == "list"
+
+
+@pytest.mark.parametrize(
+    ("target", "sent"), [(b"/a?", b"/a?"), (b"/a?b=c?d", b"/a?b=c?d"), (b"http://h/a?b", b"/a?b"), (b"/a#x", None)]
+)
+async def test_the_clients_target_travels_as_it_is_and_has_no_fragment(
+    tmp_path: Path, target: bytes, sent: bytes | None
+) -> None:
+    received: list[bytes] = []
+
+    async def script(peer: Conversation) -> None:
+        received.append(await peer.request())
+        await peer.answer()
+
+    async with (
+        RawUpstream(script) as upstream,
+        running_gateway(route_to(("127.0.0.1", upstream.port)), folder=tmp_path) as gateway,
+    ):
+        answer = await ask(gateway.port, post(path=target))
+    if sent is None:
+        assert (answer.status, code(answer.body), received) == (400, "invalid_path", [])
+    else:
+        assert received[0].startswith(b"POST %b HTTP/1.1\r\n" % sent)
+
+
+async def test_draining_waits_for_clients_that_are_still_reading(tmp_path: Path) -> None:
+    size = 8_000_000
+
+    async def script(peer: Conversation) -> None:
+        await peer.request()
+        await peer.answer(b"x" * size)
+        await peer.until_closed()
+
+    async with (
+        RawUpstream(script) as upstream,
+        running_gateway(route_to(("127.0.0.1", upstream.port)), folder=tmp_path) as gateway,
+        RawClient(gateway.port) as client,
+    ):
+        await client.send(post())
+        await client.head()
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        draining = asyncio.create_task(gateway.gateway.drain())
+        await asyncio.sleep(0.5)
+        assert not draining.done()
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert len(await client.reader.readexactly(size)) == size
+        await draining
