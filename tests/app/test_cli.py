@@ -152,8 +152,18 @@ async def test_sigterm_takes_requests_for_the_grace_time_and_lets_streams_end(ma
                 answer = await idle.answer()
                 assert (answer.status, answer.headers["connection"]) == (200, "close")
                 received = b""
+                is_refused = False
                 while chunk := await stream.chunk():
                     received += chunk
+                    if not is_refused:
+                        try:
+                            _, writer = await asyncio.open_connection("127.0.0.1", port)
+                            writer.close()
+                        except ConnectionRefusedError:
+                            is_refused = True
+                            # The data port is closed, its stream goes on, and the admin port still answers.
+                            assert (await admin.get("/healthz")).status_code == 200
+                assert is_refused
                 assert received.endswith(b"data: [DONE]\n\n")
             assert await command.wait() == 0
 

@@ -404,6 +404,29 @@ async def test_cancelling_closes_the_upstream_connection_within_100_ms(sent: byt
         assert transport.idle_connections == 0
 
 
+async def test_cancelling_while_connecting_leaves_nothing_behind() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        try:
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+            transport = UpstreamTransport(address="127.0.0.1", port=full.getsockname()[1])
+            tasks = len(asyncio.all_tasks())
+            task = asyncio.create_task(exchange(transport, make_request(timeouts=Timeouts(connect=30))))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert len(asyncio.all_tasks()) == tasks
+            assert transport.idle_connections == 0
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
 async def test_a_reader_that_is_slow_holds_the_upstream_back() -> None:
     total = 64 * READ_HIGH_WATER_BYTES
     sent = 0
@@ -427,7 +450,8 @@ async def test_a_reader_that_is_slow_holds_the_upstream_back() -> None:
         while sent != previous:  # until nothing moves any more
             previous = sent
             await asyncio.sleep(0.1)
-        assert sent < total / 2
+        # What we hold, and what the two sockets between us do.
+        assert sent <= 2 * READ_HIGH_WATER_BYTES + 8 * 1024 * 1024
         while chunk := await response.stream.read():
             received += len(chunk)
         assert received == total
