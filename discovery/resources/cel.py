@@ -8,41 +8,30 @@ What this does not know raises CelSyntaxError when the rule is compiled, so a te
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from discovery.resources.cel_semantics import (
+    COMPARISONS,
+    ERRORS,
+    MACROS,
+    METHODS,
+    Expression,
+    Variables,
+    decided,
+    index_into,
+    select,
+    unescape,
+)
 from discovery.resources.quantities import parse_duration
-
-Variables = Mapping[str, Any]
-Expression = Callable[[Variables], Any]
 
 _TOKEN = re.compile(
     r'\s*(?:(?P<raw>r"""(?P<raw_text>.*?)""")|(?P<string>\'[^\'\\]*\'|"[^"\\]*")|(?P<number>[0-9]+)'
     r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<operator>&&|\|\||[<>=!]=|[-+<>!?:.,()\[\]{}]))",
     re.DOTALL,
 )
-_COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "in": lambda item, container: item in container,
-}
 _CONSTANTS: Mapping[str, Any] = {"true": True, "false": False, "null": None}
-_MACROS = frozenset({"all", "exists", "exists_one", "filter"})
-_METHODS: Mapping[str, Callable[..., Any]] = {
-    "size": len,
-    "startsWith": lambda text, part: text.startswith(part),
-    "endsWith": lambda text, part: text.endswith(part),
-    "contains": lambda text, part: part in text,
-    "split": lambda text, separator: text.split(separator),
-    "lowerAscii": lambda text: text.lower(),
-}
-_ERRORS = (LookupError, TypeError, ValueError, AttributeError)  # what reading a missing field or a wrong type raises
 
 
 class CelSyntaxError(Exception):
@@ -59,7 +48,7 @@ def compile_rule(text: str, *, matches: Callable[[str, str], bool]) -> Callable[
     def holds(value: Any) -> bool:
         try:
             return evaluate({"self": value}) is True
-        except _ERRORS:
+        except ERRORS:
             return False
 
     return holds
@@ -82,6 +71,7 @@ class _Parser:
             position = found.end()
         self._tokens.append(("end", ""))
         self._next = 0
+        self._constants: dict[Expression, Any] = {}
         self._selected: tuple[Expression, str] | None = None  # owner and field, where the last member is a field
 
     def parse(self) -> Expression:
@@ -121,20 +111,20 @@ class _Parser:
         parts = [self._and()]
         while self._take("||"):
             parts.append(self._and())
-        return parts[0] if len(parts) == 1 else _decided(parts, deciding=True)
+        return parts[0] if len(parts) == 1 else decided(parts, deciding=True)
 
     def _and(self) -> Expression:
         parts = [self._comparison()]
         while self._take("&&"):
             parts.append(self._comparison())
-        return parts[0] if len(parts) == 1 else _decided(parts, deciding=False)
+        return parts[0] if len(parts) == 1 else decided(parts, deciding=False)
 
     def _comparison(self) -> Expression:
         left = self._sum()
-        sign = self._take(*_COMPARISONS)
+        sign = self._take(*COMPARISONS)
         if sign is None:
             return left
-        compare, right = _COMPARISONS[sign], self._sum()
+        compare, right = COMPARISONS[sign], self._sum()
         return lambda variables: compare(left(variables), right(variables))
 
     def _sum(self) -> Expression:
@@ -158,12 +148,12 @@ class _Parser:
                 if self._take("("):
                     expression, selected = self._call(expression, name), None
                 else:
-                    selected = (expression, _unescape(name))
-                    expression = _select(*selected)
+                    selected = (expression, unescape(name))
+                    expression = select(*selected)
             elif self._take("["):
                 index = self._ternary()
                 self._expect("]")
-                expression, selected = _index(expression, index), None
+                expression, selected = index_into(expression, index), None
             else:
                 self._selected = selected
                 return expression
@@ -172,14 +162,15 @@ class _Parser:
         kind, text = self._tokens[self._next]
         if kind in ("raw", "string", "number"):
             self._next += 1
-            value: Any = text if kind == "raw" else int(text) if kind == "number" else text[1:-1]
-            return lambda variables: value
+            return self._constant(text if kind == "raw" else int(text) if kind == "number" else text[1:-1])
         if self._take("("):
             inner = self._ternary()
             self._expect(")")
             return inner
         if self._take("["):
             items = self._list("]")
+            if all(item in self._constants for item in items):
+                return self._constant([self._constants[item] for item in items])
             return lambda variables: [item(variables) for item in items]
         if self._take("{"):
             return self._map()
@@ -189,6 +180,13 @@ class _Parser:
         if name in _CONSTANTS:
             return lambda variables: _CONSTANTS[name]
         return lambda variables: variables[name]
+
+    def _constant(self, value: Any) -> Expression:
+        def evaluate(variables: Variables) -> Any:
+            return value
+
+        self._constants[evaluate] = value
+        return evaluate
 
     def _list(self, end: str) -> list[Expression]:
         items: list[Expression] = []
@@ -230,77 +228,16 @@ class _Parser:
         return lambda variables: key in owner(variables)
 
     def _call(self, owner: Expression, name: str) -> Expression:
-        if name in _MACROS:
+        if name in MACROS:
             variable = self._name()
             self._expect(",")
             body = self._ternary()
             self._expect(")")
-            return _MACRO_FUNCTIONS[name](owner, variable, body)
+            return MACROS[name](owner, variable, body)
         arguments = self._list(")")
         if name == "matches":
             return lambda variables: self._matches(arguments[0](variables), owner(variables))
-        if name not in _METHODS:
+        if name not in METHODS:
             raise CelSyntaxError(f"unknown method {name}")
-        method = _METHODS[name]
+        method = METHODS[name]
         return lambda variables: method(owner(variables), *(argument(variables) for argument in arguments))
-
-
-def _select(owner: Expression, key: str) -> Expression:
-    return lambda variables: owner(variables)[key]
-
-
-def _index(owner: Expression, index: Expression) -> Expression:
-    return lambda variables: owner(variables)[index(variables)]
-
-
-def _unescape(name: str) -> str:
-    return name[2:-2] if name.startswith("__") and name.endswith("__") and len(name) > 4 else name
-
-
-def _decided(parts: Sequence[Expression], *, deciding: bool) -> Expression:
-    return lambda variables: _decide(((part, variables) for part in parts), deciding=deciding)
-
-
-def _decide(parts: Iterable[tuple[Expression, Variables]], *, deciding: bool) -> bool:
-    """`||` (deciding: True) or `&&` (False): a part that decides counts even beside one that fails."""
-    error: Exception | None = None
-    for part, variables in parts:
-        try:
-            if bool(part(variables)) is deciding:
-                return deciding
-        except _ERRORS as failed:
-            error = failed
-    if error is not None:
-        raise error
-    return not deciding
-
-
-def _all(owner: Expression, variable: str, body: Expression) -> Expression:
-    return lambda variables: _decide(_each(owner, variable, body, variables), deciding=False)
-
-
-def _exists(owner: Expression, variable: str, body: Expression) -> Expression:
-    return lambda variables: _decide(_each(owner, variable, body, variables), deciding=True)
-
-
-def _each(
-    owner: Expression, variable: str, body: Expression, variables: Variables
-) -> Iterator[tuple[Expression, Variables]]:
-    for item in owner(variables):
-        yield body, {**variables, variable: item}
-
-
-def _exists_one(owner: Expression, variable: str, body: Expression) -> Expression:
-    return lambda variables: sum(bool(body({**variables, variable: item})) for item in owner(variables)) == 1
-
-
-def _filter(owner: Expression, variable: str, body: Expression) -> Expression:
-    return lambda variables: [item for item in owner(variables) if body({**variables, variable: item})]
-
-
-_MACRO_FUNCTIONS: Mapping[str, Callable[[Expression, str, Expression], Expression]] = {
-    "all": _all,
-    "exists": _exists,
-    "exists_one": _exists_one,
-    "filter": _filter,
-}

@@ -77,8 +77,8 @@ class Validator:
     """A node of a schema, prepared for many values. Nodes below are prepared when the first value reaches them."""
 
     __slots__ = (
-        "_additional", "_allowed", "_defaults", "_has_combinations", "_is_open", "_is_secret", "_items", "_keys",
-        "_kind", "_name", "_nodes", "_properties", "_required", "_rules", "_schema", "_sizes", "_unique",
+        "_additional", "_allowed", "_defaults", "_has_combinations", "_is_open", "_is_ruled", "_is_secret", "_items",
+        "_keys", "_kind", "_name", "_nodes", "_properties", "_required", "_rules", "_schema", "_sizes", "_unique",
     )  # fmt: skip
 
     def __init__(self, schema: Schema, *, name: str = "", parent: str = "") -> None:
@@ -103,6 +103,7 @@ class Validator:
         self._keys: list[str] = schema.get("x-kubernetes-list-map-keys", [])
         self._nodes: dict[str, Validator] = {}
         self._rules: list[tuple[Callable[[Any], bool], str]] | None = None
+        self._is_ruled = True  # whether there are rules here or below; known when they are first asked
 
     def validate(self, value: object) -> tuple[Any, list[Finding]]:
         """The value with defaults filled in and nulls dropped, and everything that is wrong with its structure."""
@@ -248,25 +249,26 @@ class Validator:
         return found
 
     def _ask_rules(self, value: Any, findings: list[Finding]) -> None:
-        rules = self._rules
-        if rules is None:
-            given = self._schema.get("x-kubernetes-validations", ())
-            rules = self._rules = [
-                (_compile_cel(rule["rule"]), rule.get("message") or f"must keep the rule {rule['rule']}")
-                for rule in given
+        if self._rules is None:
+            self._rules = [
+                (_compile_cel(rule["rule"]), rule.get("message", "").rstrip(".") or f"must keep {rule['rule']}")
+                for rule in self._schema.get("x-kubernetes-validations", ())
                 if "oldSelf" not in rule["rule"]
             ]
-        for holds, message in rules:
+            self._is_ruled = _is_ruled(self._schema)
+        if not self._is_ruled:
+            return
+        for holds, message in self._rules:
             if not holds(value):
                 findings.append(((), message))
         if isinstance(value, dict):
             for key, item in value.items():
                 node = self._nodes.get(key) or self._nodes.get("{}")
-                if node is not None and not (isinstance(item, str) and "x-kubernetes-validations" not in node._schema):
+                if node is not None and node._is_ruled:
                     count = len(findings)
                     node._ask_rules(item, findings)
                     _put_below(key, findings, count)
-        elif isinstance(value, list) and (node := self._nodes.get("[]")) is not None:
+        elif isinstance(value, list) and (node := self._nodes.get("[]")) is not None and node._is_ruled:
             for index, item in enumerate(value):
                 count = len(findings)
                 node._ask_rules(item, findings)
@@ -277,6 +279,13 @@ class Validator:
         if not isinstance(value, str) or self._is_secret:
             return ""
         return json.dumps(value if len(value) <= 60 else value[:57] + "…", ensure_ascii=False) + " "
+
+
+def _is_ruled(schema: Schema) -> bool:
+    if schema.get("x-kubernetes-validations"):
+        return True
+    below = [*(schema.get("properties") or {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    return any(_is_ruled(part) for part in below if isinstance(part, dict))
 
 
 def _put_below(step: str | int, findings: list[Finding], start: int) -> None:
