@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint format bench profile fuzz soak lock clean
+.PHONY: demo test lint format bench profile fuzz soak docs lock clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.stamp: pyproject.toml
@@ -45,6 +45,9 @@ fuzz: $(VENV)/.stamp  ## the fuzzers for longer: FUZZ_EXAMPLES=5000 of each
 
 soak: $(VENV)/.stamp  ## 100,000 requests that end in all ways: nothing may be left behind
 	SOAK_REQUESTS=100000 $(BIN)/python -m pytest tests/app/test_lingering_state.py $(ARGS)
+
+docs: $(VENV)/.stamp  ## the pages that are made from the code
+	$(BIN)/python -m discovery.document > docs/manifests.md
 
 lock: $(VENV)/.stamp  ## requirements.txt anew: what the image installs, by hash
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

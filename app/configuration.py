@@ -22,6 +22,7 @@ from discovery.snapshot import SnapshotStore
 logger = logging.getLogger(__name__)
 
 RESTART_DELAY_SECONDS = 5.0
+REMEMBERED_REFUSALS = 100
 
 
 class ConfigurationRefusedError(Exception):
@@ -44,7 +45,7 @@ class Configuration:
         )
         self._store = store
         self._metrics = metrics
-        self._refused_fingerprint: str | None = None
+        self._refused: dict[str, None] = {}  # the last fingerprints that were refused, each counted once
         self._told: frozenset[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
 
@@ -85,15 +86,16 @@ class Configuration:
     async def _take(self, loaded: Loaded) -> None:
         if loaded.is_refused:
             self._metrics.is_config_current = False
-            if loaded.fingerprint != self._refused_fingerprint:
-                self._refused_fingerprint = loaded.fingerprint
+            if loaded.fingerprint not in self._refused:
+                self._refused[loaded.fingerprint] = None
+                if len(self._refused) > REMEMBERED_REFUSALS:
+                    del self._refused[next(iter(self._refused))]
                 self._metrics.config_rejected += 1
                 for problem in loaded.problems:
                     if problem.severity is Severity.REFUSED:
                         logger.error("%s", problem)
                 logger.error("the new configuration is refused; the last good one keeps serving")
             return
-        self._refused_fingerprint = None
         current = self._store.current
         compiled = await loaded.compile_in_slices(routing=current.routing, membership=current.membership)
         change = await describe_change_in_slices(current, compiled)

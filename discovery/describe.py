@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from discovery.routing_table import PathKind, Pattern, RouteEntry
 from discovery.snapshot import (
     BackendRef,
+    ConcurrencyLimits,
     Endpoint,
     Filters,
     HeaderMutation,
@@ -138,9 +140,31 @@ def _describe_policy(policy: RulePolicy) -> Json:
         "firstByteTimeoutSeconds": policy.first_byte_timeout_seconds,
         "streamIdleTimeoutSeconds": policy.stream_idle_timeout_seconds,
         "connectTimeoutSeconds": policy.connect_timeout_seconds,
-        "maxRetries": policy.max_retries,
-        "retryStatuses": sorted(policy.retry_statuses),
+        "retry": {
+            "maxRetries": policy.retry.max_retries,
+            "triggers": sorted(policy.retry.triggers),
+            "statuses": sorted(policy.retry.statuses),
+            "perTryTimeoutSeconds": policy.retry.per_try_timeout_seconds,
+            "backOffSeconds": [policy.retry.backoff_base_seconds, policy.retry.backoff_max_seconds],
+        },
+        "limits": {name: value for name, value in _limits(policy.limits) if value is not None},
+        "passiveHealth": {
+            "consecutiveFailures": policy.passive_health.consecutive_failures,
+            "consecutiveGatewayErrors": policy.passive_health.consecutive_gateway_errors,
+            "countsBusy": policy.passive_health.counts_busy,
+            "baseEjectionSeconds": policy.passive_health.base_ejection_seconds,
+            "maxEjectionPercent": policy.passive_health.max_ejection_percent,
+            "panicThresholdPercent": policy.passive_health.panic_threshold_percent,
+        },
     }
+
+
+def _limits(limits: ConcurrencyLimits) -> Iterator[tuple[str, float | None]]:
+    yield "maxParallelRequests", limits.max_parallel_requests
+    yield "maxConnections", limits.max_connections
+    yield "maxPendingRequests", None if limits.max_connections is None else limits.max_pending_requests
+    yield "maxParallelRetries", limits.max_parallel_retries
+    yield "retryBudgetShare", limits.retry_budget_share
 
 
 def _describe_filters(filters: Filters) -> Json:

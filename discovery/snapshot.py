@@ -105,6 +105,39 @@ class PassiveHealth:
     panic_threshold_percent: int = 50  # with fewer of the rule's endpoints left than this, all are used
 
 
+RetryTrigger = Literal[
+    "5xx", "gateway-error", "reset", "connect-failure", "retriable-4xx", "retriable-status-codes"
+]  # those of Envoy's that HTTP/1.1 knows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Which failures before an answer's first byte are tried again, how often, and after how long. Times in seconds."""
+
+    max_retries: int = 2
+    triggers: frozenset[RetryTrigger] = frozenset({"connect-failure", "retriable-status-codes"})
+    statuses: frozenset[int] = frozenset({503})
+    per_try_timeout_seconds: float | None = None  # of one attempt, until its answer starts
+    backoff_base_seconds: float = 0.025
+    backoff_max_seconds: float = 0.25
+    backs_off_always: bool = False  # a policy that sets a back-off wants it before other endpoints, too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConcurrencyLimits:
+    """What one rule may have under way at once. ``None`` means no limit (Envoy Gateway's circuitBreaker)."""
+
+    max_parallel_requests: int | None = None  # above it a request is refused at once
+    max_connections: int | None = None  # above it requests wait, in order
+    max_pending_requests: int = 1024  # so many of them; the next is refused
+    max_parallel_retries: int | None = None
+    retry_budget_share: float | None = None  # of the rule's requests in flight; overrides max_parallel_retries
+    min_retry_concurrency: int = 3  # that the budget never goes below
+
+
+NO_LIMITS = ConcurrencyLimits()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulePolicy:
     """Everything that policies and the route itself say about one rule, merged at compile. Times are in seconds.
@@ -117,8 +150,8 @@ class RulePolicy:
     first_byte_timeout_seconds: float = 3600.0
     stream_idle_timeout_seconds: float = 300.0  # between bytes, and while a client takes none
     connect_timeout_seconds: float = 2.0
-    max_retries: int = 2
-    retry_statuses: frozenset[int] = frozenset({503})
+    retry: RetryPolicy = RetryPolicy()
+    limits: ConcurrencyLimits = NO_LIMITS
     passive_health: PassiveHealth = PassiveHealth()
 
 

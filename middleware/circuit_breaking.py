@@ -6,14 +6,16 @@ the request's own snapshot without those whose breaker is open.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from discovery.snapshot import BackendRef, PassiveHealth
+from discovery.snapshot import NO_LIMITS, BackendRef, PassiveHealth, RulePolicy
+from middleware.errors import UpstreamTimeoutError
 from middleware.exchange import Exchange
 from middleware.upstream.registry import Candidate, UpstreamRegistry
-from middleware.upstream.rule_traffic import RuleTrafficRegistry
+from middleware.upstream.rule_traffic import RuleTraffic, RuleTrafficRegistry
 
 
 def decide(
@@ -39,8 +41,16 @@ def decide(
 class CircuitBreakingMiddleware:
     """Puts the rule's traffic and `candidates(arm)` into the Exchange."""
 
-    def __init__(self, app: ASGIApp, *, registry: UpstreamRegistry, rules: RuleTrafficRegistry) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        registry: UpstreamRegistry,
+        rules: RuleTrafficRegistry,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.app = app
+        self.clock = clock
         self.registry = registry
         self.rules = rules
 
@@ -66,8 +76,21 @@ class CircuitBreakingMiddleware:
 
         exchange.candidates = candidates
         exchange.rule_traffic = traffic = self.rules.of(exchange.rule.id)
-        traffic.in_flight += 1
+        policy = rule.policy
+        if policy.limits is NO_LIMITS:
+            traffic.in_flight += 1
+        else:
+            await self._enter(exchange, traffic, policy)
         try:
             await self.app(scope, receive, send)
         finally:
-            traffic.in_flight -= 1
+            traffic.leave()
+
+    async def _enter(self, exchange: Exchange, traffic: RuleTraffic, policy: RulePolicy) -> None:
+        left = None
+        if policy.request_timeout_seconds is not None:
+            left = exchange.started_at + policy.request_timeout_seconds - self.clock()
+        try:
+            await traffic.enter(policy.limits, wait_seconds=left)
+        except TimeoutError:
+            raise UpstreamTimeoutError("The request's time was over while it waited for its turn.") from None

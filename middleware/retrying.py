@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from discovery.snapshot import RulePolicy
+from discovery.snapshot import RetryPolicy, RetryTrigger
 from middleware.upstream.connection import ConnectionBrokenError
 from middleware.upstream.outcome import Attempt, Outcome
 from middleware.upstream.registry import Pick
@@ -13,8 +13,10 @@ from middleware.upstream.registry import Pick
 # An idle connection that the upstream closes while we write: no byte comes and the end comes at once. Later than this,
 # the request was read, and a prompt that kills a pod must not travel to the next.
 KEEP_ALIVE_RACE_SECONDS = 0.25
-BACKOFF_BASE_SECONDS = 0.025
 MAX_RETRY_AFTER_SECONDS = 1.0
+
+_ON_RESET: frozenset[RetryTrigger] = frozenset({"reset", "5xx", "gateway-error"})
+_ON_CONNECT_FAILURE: frozenset[RetryTrigger] = _ON_RESET | {"connect-failure"}
 
 
 def is_keep_alive_race(error: Exception, attempts: Sequence[Attempt]) -> bool:
@@ -28,31 +30,52 @@ def is_keep_alive_race(error: Exception, attempts: Sequence[Attempt]) -> bool:
     )
 
 
-def may_retry(policy: RulePolicy, attempts: Sequence[Attempt]) -> bool:
+def may_retry(policy: RetryPolicy, attempts: Sequence[Attempt]) -> bool:
     """Whether the last of ``attempts`` may be followed by another: what failed is retriable, and there is one left."""
-    last = attempts[-1]
-    is_retriable = last.outcome is Outcome.CONNECT_FAILED or (
-        last.outcome is Outcome.ANSWERED and last.status in policy.retry_statuses
-    )
-    if not is_retriable:
+    if not _is_retriable(policy, attempts[-1]):
         return False
     counted = sum(attempt.outcome is not Outcome.STALE for attempt in attempts)
     return counted <= policy.max_retries
 
 
+def _is_retriable(policy: RetryPolicy, attempt: Attempt) -> bool:
+    # As Envoy's RetryState has it: 5xx and gateway-error include that there was no answer at all.
+    triggers = policy.triggers
+    status = attempt.status or 0
+    match attempt.outcome:
+        case Outcome.ANSWERED:
+            if status < 400:
+                return False
+            return (
+                ("retriable-status-codes" in triggers and status in policy.statuses)
+                or ("5xx" in triggers and status >= 500)
+                or ("gateway-error" in triggers and status in (502, 503, 504))
+                or ("retriable-4xx" in triggers and status == 409)
+            )
+        case Outcome.CONNECT_FAILED:
+            return not triggers.isdisjoint(_ON_CONNECT_FAILURE)
+        case Outcome.RESET | Outcome.TIMEOUT | Outcome.PROTOCOL_ERROR:
+            return not triggers.isdisjoint(_ON_RESET)
+        case _:
+            return False
+
+
 def wait_before(
-    pick: Pick, attempts: Sequence[Attempt], *, retry_after_seconds: float | None, draw: float
+    policy: RetryPolicy, pick: Pick, attempts: Sequence[Attempt], *, retry_after_seconds: float | None, draw: float
 ) -> float | None:
     """Seconds to wait before trying ``pick``; None when it is better not to try.
 
-    An endpoint not tried yet is tried at once. One tried before is given the time it asked for, when that is at most a
-    second, else a random part of an exponentially growing time (full jitter), so that clients do not come back in step.
+    An endpoint not tried yet is tried at once, unless the policy sets a back-off. One tried before is given the time it
+    asked for, when that is at most a second, else a random part of an exponentially growing time (full jitter), so that
+    clients do not come back in step.
     """
-    if all(attempt.pick.upstream is not pick.upstream for attempt in attempts):
+    is_new = all(attempt.pick.upstream is not pick.upstream for attempt in attempts)
+    if is_new and not policy.backs_off_always:
         return 0.0
-    if retry_after_seconds is not None:
+    if not is_new and retry_after_seconds is not None:
         return retry_after_seconds if retry_after_seconds <= MAX_RETRY_AFTER_SECONDS else None
-    return draw * BACKOFF_BASE_SECONDS * float(2 ** len(attempts))
+    grown = policy.backoff_base_seconds * float(2 ** min(len(attempts), 20) - 1)
+    return draw * min(policy.backoff_max_seconds, grown)
 
 
 def parse_retry_after(value: bytes | None) -> float | None:

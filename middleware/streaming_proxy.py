@@ -67,7 +67,7 @@ class StreamingProxyMiddleware:
         attempts = exchange.attempts
         pick = exchange.next_pick(attempts)
         is_fresh = False
-        retry = traffic.retry_permit()
+        retry = traffic.retry_permit(policy.limits)
         try:
             while True:
                 attempt = Attempt(pick=pick, started_at=clock())
@@ -78,7 +78,7 @@ class StreamingProxyMiddleware:
                     answer = await self._attempt(exchange, attempt, policy, deadline=deadline, is_fresh=is_fresh)
                     try:
                         wait = None
-                        if may_retry(policy, attempts) and retry.take():
+                        if may_retry(policy.retry, attempts) and retry.take():
                             _report(attempt, policy)  # now, so that the next pick sees an ejection
                             retry_after = parse_retry_after(find_header(answer.headers, b"retry-after"))
                             next_pick, wait = self._next(exchange, retry_after, deadline, clock())
@@ -95,7 +95,7 @@ class StreamingProxyMiddleware:
                         is_fresh = True
                         continue
                     attempt.outcome, gateway_error = _failure(error)
-                    if not may_retry(policy, attempts) or not retry.take():
+                    if not may_retry(policy.retry, attempts) or not retry.take():
                         raise gateway_error from None
                     _report(attempt, policy)
                     next_pick, wait = self._next(exchange, None, deadline, clock())
@@ -118,8 +118,10 @@ class StreamingProxyMiddleware:
         self, exchange: Exchange, retry_after: float | None, deadline: float | None, now: float
     ) -> tuple[Pick, float | None]:
         assert exchange.next_pick is not None
+        assert exchange.rule is not None
+        policy = exchange.rule.policy
         pick = exchange.next_pick(exchange.attempts)
-        wait = wait_before(pick, exchange.attempts, retry_after_seconds=retry_after, draw=self.draw())
+        wait = wait_before(policy.retry, pick, exchange.attempts, retry_after_seconds=retry_after, draw=self.draw())
         if wait is not None and deadline is not None and now + wait >= deadline:
             wait = None
         return pick, wait
@@ -131,6 +133,8 @@ class StreamingProxyMiddleware:
         first_byte = policy.first_byte_timeout_seconds
         if policy.backend_request_timeout_seconds is not None:
             first_byte = min(first_byte, policy.backend_request_timeout_seconds)
+        if policy.retry.per_try_timeout_seconds is not None:
+            first_byte = min(first_byte, policy.retry.per_try_timeout_seconds)
         request = httpx.Request(
             exchange.method,
             pick.endpoint.url,

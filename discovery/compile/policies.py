@@ -20,18 +20,15 @@ from discovery.compile.policy_targets import (
     parent_targets,
     route_targets,
 )
+from discovery.compile.rule_policy import DEFAULT_POLICY, compile_rule_policy
 from discovery.resources.envoy_ai_gateway import AIRouteRule
 from discovery.resources.envoy_gateway import BackendTrafficPolicy, ClientTrafficPolicy
 from discovery.resources.gateway_api import RouteRule
 from discovery.resources.meta import Resource, UnimplementedPolicy, age_of
-from discovery.resources.quantities import parse_duration, parse_quantity
+from discovery.resources.quantities import parse_quantity
 from discovery.slices import Steps
 from discovery.snapshot import DEFAULT_BODY_LIMIT, Refusal, RulePolicy
 from discovery.status import Cause, Condition, ObjectStatus
-
-NEVER_SECONDS = 365 * 24 * 3600.0  # what "0s" means for a time that cannot be left out
-
-DEFAULT_POLICY = RulePolicy()
 
 _MAX_SHOWN = 10  # targets in a message
 
@@ -177,23 +174,6 @@ class Policies:
                 continue
             message = f"{policy.kind} is not implemented, so {target} answers 500 (--ignore-policy {policy.kind})"
             self._unimplemented_statuses.append(_status(policy, target, _rejection(policy, "Invalid", message)))
-
-
-def compile_rule_policy(rule: RouteRule | AIRouteRule, policy: BackendTrafficPolicy | None) -> RulePolicy:
-    """Times of the rule itself and of its policy; the rule's own request timeout wins. "0s" is no limit."""
-    request_text = rule.timeouts.request or (policy.spec.timeout.http.request_timeout if policy else None)
-    request = parse_duration(request_text) if request_text else 0.0
-    backend_request = parse_duration(rule.timeouts.backend_request) if rule.timeouts.backend_request else 0.0
-    idle_text = rule.stream_idle_timeout if isinstance(rule, AIRouteRule) else None
-    idle = (parse_duration(idle_text) or NEVER_SECONDS) if idle_text else None
-    first_byte = idle or request or DEFAULT_POLICY.first_byte_timeout_seconds
-    compiled = RulePolicy(
-        request_timeout_seconds=request or None,
-        backend_request_timeout_seconds=backend_request or None,
-        first_byte_timeout_seconds=first_byte,
-        stream_idle_timeout_seconds=idle or DEFAULT_POLICY.stream_idle_timeout_seconds,
-    )
-    return DEFAULT_POLICY if compiled == DEFAULT_POLICY else compiled
 
 
 class _Claims(Generic[P]):

@@ -17,7 +17,7 @@ import msgspec
 from discovery.resources.adapter_maps import check_config_map, is_adapter_map
 from discovery.resources.collection import Origin
 from discovery.resources.decoded import Decoded
-from discovery.resources.fields import NOTES, Effect, occurrences
+from discovery.resources.fields import NOTES, UNSET_IS_OURS, Effect, occurrences
 from discovery.resources.forms import complete_ai_reference, internal_form, relax, without_nulls
 from discovery.resources.inference import ADAPTER_MAP_LABEL
 from discovery.resources.kinds import KINDS, Kind, find_misspelt, find_namesake
@@ -204,6 +204,8 @@ class _ObjectDecoder:
             found = [(("spec",), "is required")]
         findings.extend(found or broken_rules(kind, validator, checked))
         result: dict[str, Any] = checked
+        for path in UNSET_IS_OURS.get((kind.group, kind.kind), ()):
+            _forget_default(result, body, path)
         return result
 
     def _decode_unknown(self, group: str, version: str) -> None:
@@ -256,3 +258,12 @@ class _ObjectDecoder:
             name=self._name,
             field=format_path(path),
         )
+
+
+def _forget_default(checked: Any, given: Any, path: tuple[str, ...]) -> None:
+    """Take a default of the schema's back where the object itself says nothing."""
+    for step in path[:-1]:
+        checked = checked.get(step) if isinstance(checked, dict) else None
+        given = given.get(step) if isinstance(given, dict) else None
+    if isinstance(checked, dict) and (not isinstance(given, dict) or given.get(path[-1]) is None):
+        checked.pop(path[-1], None)

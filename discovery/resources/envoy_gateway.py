@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from discovery.resources.meta import Model, PolicySpec, Resource
 
 
@@ -54,14 +56,77 @@ class ClientTrafficPolicy(Resource, frozen=True, kw_only=True):
 
 class HTTPTimeout(Model, frozen=True, kw_only=True):
     request_timeout: str | None = None
+    stream_idle_timeout: str | None = None
+
+
+class TCPTimeout(Model, frozen=True, kw_only=True):
+    connect_timeout: str | None = None
 
 
 class Timeout(Model, frozen=True, kw_only=True):
     http: HTTPTimeout = HTTPTimeout()
+    tcp: TCPTimeout = TCPTimeout()
+
+
+class Fraction(Model, frozen=True, kw_only=True):
+    numerator: int
+    denominator: int = 100
+
+
+class RetryBudget(Model, frozen=True, kw_only=True):
+    percent: Fraction
+    min_retry_concurrency: int | None = None
+
+
+class CircuitBreaker(Model, frozen=True, kw_only=True):
+    """None is what a file leaves out: no limit. An API server fills in 1024."""
+
+    max_connections: int | None = None
+    max_pending_requests: int | None = None
+    max_parallel_requests: int | None = None
+    max_parallel_retries: int | None = None
+    retry_budget: RetryBudget | None = None
+
+
+class RetryOn(Model, frozen=True, kw_only=True):
+    triggers: tuple[str, ...] | None = None
+    http_status_codes: tuple[int, ...] | None = None
+
+
+class BackOff(Model, frozen=True, kw_only=True):
+    base_interval: str | None = None
+    max_interval: str | None = None
+
+
+class PerRetry(Model, frozen=True, kw_only=True):
+    timeout: str | None = None
+    back_off: BackOff | None = None
+
+
+class Retry(Model, frozen=True, kw_only=True):
+    num_retries: int = 2
+    retry_on: RetryOn | None = None
+    per_retry: PerRetry = PerRetry()
+
+
+class PassiveHealthCheck(Model, frozen=True, kw_only=True):
+    consecutive_5xx_errors: int = msgspec.field(default=5, name="consecutive5XxErrors")
+    consecutive_gateway_errors: int | None = None
+    interval: str = "3s"
+    base_ejection_time: str = "30s"
+    max_ejection_percent: int | None = None
+
+
+class HealthCheck(Model, frozen=True, kw_only=True):
+    passive: PassiveHealthCheck | None = None
+    panic_threshold: int | None = None
 
 
 class BackendTrafficPolicySpec(PolicySpec, frozen=True, kw_only=True):
     timeout: Timeout = Timeout()
+    circuit_breaker: CircuitBreaker | None = None
+    retry: Retry | None = None
+    health_check: HealthCheck | None = None
 
 
 class BackendTrafficPolicy(Resource, frozen=True, kw_only=True):

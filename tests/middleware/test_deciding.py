@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.snapshot import Redirect, Refusal, ReplacePrefix, RulePolicy
+from discovery.snapshot import Redirect, Refusal, ReplacePrefix, RetryPolicy, RetryTrigger
 from middleware.admission import location
 from middleware.endpoint_picking import decide as pick_endpoint
 from middleware.endpoint_picking import least_of_two
@@ -117,7 +117,7 @@ def test_no_endpoint_at_all_is_an_error_that_names_the_backend() -> None:
 
 # -- retrying -------------------------------------------------------------------------------------------------------
 
-POLICY = RulePolicy()
+POLICY = RetryPolicy()
 
 
 @pytest.mark.parametrize(
@@ -135,6 +135,31 @@ POLICY = RulePolicy()
 )
 def test_only_what_had_no_effect_is_retried(outcome: Outcome, status: int | None, expected: bool) -> None:
     assert may_retry(POLICY, [make_attempt(make_pick(), outcome, status=status)]) is expected
+
+
+@pytest.mark.parametrize(
+    ("triggers", "outcome", "status", "expected"),
+    [
+        ({"5xx"}, Outcome.ANSWERED, 500, True),
+        ({"5xx"}, Outcome.RESET, None, True),
+        ({"gateway-error"}, Outcome.ANSWERED, 500, False),
+        ({"gateway-error"}, Outcome.ANSWERED, 504, True),
+        ({"gateway-error"}, Outcome.TIMEOUT, None, True),
+        ({"reset"}, Outcome.RESET, None, True),
+        ({"reset"}, Outcome.ANSWERED, 503, False),
+        ({"connect-failure"}, Outcome.RESET, None, False),
+        ({"retriable-4xx"}, Outcome.ANSWERED, 409, True),
+        ({"retriable-4xx"}, Outcome.ANSWERED, 404, False),
+        ({"retriable-status-codes"}, Outcome.ANSWERED, 503, True),
+        ({"retriable-status-codes"}, Outcome.CONNECT_FAILED, None, False),
+        (set(), Outcome.ANSWERED, 503, False),
+    ],
+)
+def test_triggers_mean_what_they_mean_in_envoy(
+    triggers: set[RetryTrigger], outcome: Outcome, status: int | None, expected: bool
+) -> None:
+    policy = RetryPolicy(triggers=frozenset(triggers))
+    assert may_retry(policy, [make_attempt(make_pick(), outcome, status=status)]) is expected
 
 
 def test_there_are_two_retries_and_the_keep_alive_race_is_none() -> None:
@@ -166,11 +191,14 @@ def test_another_endpoint_is_tried_at_once_and_the_same_one_after_a_while() -> N
     tried = make_pick()
     attempts = [make_attempt(tried)]
     other = make_pick(make_endpoint("192.0.2.99"))
-    assert wait_before(other, attempts, retry_after_seconds=60, draw=1.0) == 0
-    assert wait_before(tried, attempts, retry_after_seconds=None, draw=1.0) == pytest.approx(0.05)
-    assert wait_before(tried, attempts * 2, retry_after_seconds=None, draw=1.0) == pytest.approx(0.1)
-    assert wait_before(tried, attempts, retry_after_seconds=1.0, draw=1.0) == 1.0
-    assert wait_before(tried, attempts, retry_after_seconds=2.0, draw=1.0) is None
+    assert wait_before(POLICY, other, attempts, retry_after_seconds=60, draw=1.0) == 0
+    assert wait_before(POLICY, tried, attempts, retry_after_seconds=None, draw=1.0) == pytest.approx(0.025)
+    assert wait_before(POLICY, tried, attempts * 2, retry_after_seconds=None, draw=0.5) == pytest.approx(0.0375)
+    assert wait_before(POLICY, tried, attempts * 9, retry_after_seconds=None, draw=1.0) == pytest.approx(0.25)
+    assert wait_before(POLICY, tried, attempts, retry_after_seconds=1.0, draw=1.0) == 1.0
+    assert wait_before(POLICY, tried, attempts, retry_after_seconds=2.0, draw=1.0) is None
+    patient = RetryPolicy(backoff_base_seconds=1, backoff_max_seconds=8, backs_off_always=True)
+    assert wait_before(patient, other, attempts * 3, retry_after_seconds=60, draw=1.0) == 7
 
 
 @pytest.mark.parametrize(

@@ -198,8 +198,8 @@ def test_an_ai_route_s_backend_ref_may_leave_its_group_out(ref: str) -> None:
 @pytest.mark.parametrize(
     ("field", "expected"),
     [
-        pytest.param("circuitBreaker: {maxConnections: 1}", True, id="breaker-warns"),
-        pytest.param("retry: {numRetries: 3}", True, id="retry-warns"),
+        pytest.param("circuitBreaker: {perEndpoint: {maxConnections: 1}}", True, id="per-endpoint-limit-warns"),
+        pytest.param("loadBalancer: {type: Random}", True, id="load-balancer-warns"),
         pytest.param("mergeType: StrategicMerge", False, id="merge-type-restricts"),
         pytest.param("requestBuffer: {limit: 1Mi}", False, id="request-buffer-restricts"),
     ],
