@@ -7,6 +7,8 @@ from itertools import chain
 
 from discovery.compile.index import Index
 from discovery.resources.collection import Origin, Resources
+from discovery.resources.envoy_ai_gateway import AIRouteRule
+from discovery.resources.gateway_api import RouteRule
 from discovery.resources.meta import ENVOY_AI_GATEWAY, GATEWAY_API, ObjectKey, Resource
 from discovery.resources.problem import Problem, Severity
 from discovery.routing_table import RouteEntry
@@ -42,6 +44,8 @@ def warning_steps(
             _ignored(resources, ignored_policies),
             _target_models(resources),
             _empty_pools(membership, resources),
+            _idle_rules(resources),
+            _framing_headers(resources),
         )
     )
     for listener in routing.listeners:
@@ -109,6 +113,36 @@ def _empty_pools(membership: Membership, resources: Resources) -> Iterator[Probl
         if not membership.get(index.pool_id(pool)):
             what = "no ready pods have" if pool.spec.target_ports else "it names no port, and no AIServiceBackends have"
             yield _warning(pool, resources, f"{what} its labels: requests to it are answered with 503")
+
+
+def _idle_rules(resources: Resources) -> Iterator[Problem]:
+    """Rules that answer every request with 500, as the standard says, which is hardly what was meant."""
+    for route in resources.routes:
+        rules: tuple[RouteRule | AIRouteRule, ...] = route.spec.rules
+        for number, rule in enumerate(rules):
+            redirects = isinstance(rule, RouteRule) and any(item.request_redirect is not None for item in rule.filters)
+            if not redirects and not any(ref.weight for ref in rule.backend_refs):
+                what = "all its weights are 0" if rule.backend_refs else "it has no backendRefs"
+                yield _warning(route, resources, f"{what}: every request is answered with 500", f"spec.rules[{number}]")
+
+
+_FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding", "upgrade", "x-request-id"})
+
+
+def _framing_headers(resources: Resources) -> Iterator[Problem]:
+    """Header modifiers of what is not theirs to say."""
+    for route in resources.http_routes:
+        for number, rule in enumerate(route.spec.rules):
+            lists = [rule.filters, *(ref.filters for ref in rule.backend_refs)]
+            for item in chain.from_iterable(lists):
+                for modifier in (item.request_header_modifier, item.response_header_modifier):
+                    if modifier is None:
+                        continue
+                    names = {header.name for header in (*modifier.set, *modifier.add)} | set(modifier.remove)
+                    for name in sorted(name for name in names if name.lower() in _FRAMING):
+                        hint = ": URLRewrite sets the host" if name.lower() == "host" else ""
+                        message = f"the header {name} is the gateway's own, it is not changed{hint}"
+                        yield _warning(route, resources, message, f"spec.rules[{number}]")
 
 
 def _shadowed(pairs: Iterable[tuple[RouteEntry, RouteEntry]], resources: Resources) -> Iterator[Problem]:

@@ -35,6 +35,7 @@ _STRIPPED_PREFIXES = (
     b"x-data-parallel-host-port",
     b"x-pointsman-",
     b"x-session-token",
+    b"x-forwarded-client-cert",  # who the client is, said by a gateway that ends TLS; Envoy strips it by default
     b"proxy-",  # meant for us, not for who is behind us
 )
 
@@ -113,12 +114,11 @@ def mutate(headers: RawHeaders, mutation: HeaderMutation) -> RawHeaders:
         headers = [pair for pair in headers if pair[0] not in names]
         headers.extend(mutation.set)
     for name, value in mutation.add:
-        for index, (key, present) in enumerate(headers):
-            if key == name:
-                headers = [*headers[:index], (key, present + b"," + value), *headers[index + 1 :]]
-                break
-        else:
+        last = next((index for index in range(len(headers) - 1, -1, -1) if headers[index][0] == name), None)
+        if last is None or name == b"set-cookie":  # the one field whose values cannot share a line (RFC 9110 5.3)
             headers = [*headers, (name, value)]
+        else:
+            headers = [*headers[:last], (name, headers[last][1] + b"," + value), *headers[last + 1 :]]
     if mutation.remove:
         headers = [pair for pair in headers if pair[0] not in mutation.remove]
     return headers

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from discovery.resources.envoy_ai_gateway import AIBackendReference, AIServiceBackend
 from discovery.resources.gateway_api import HeaderModifier, PathModifier, RouteFilter
 from discovery.snapshot import (
     NO_FILTERS,
@@ -62,6 +63,36 @@ def compile_filters(filters: Sequence[RouteFilter], *, prefix: str, is_backend_r
             return CompiledFilters(unsupported=item.type)
     compiled = Filters(request_headers=request_headers, response_headers=response_headers, host=host, path=path)
     return CompiledFilters(filters=NO_FILTERS if compiled == NO_FILTERS else compiled, redirect=redirect)
+
+
+def compile_ai_mutations(ref: AIBackendReference, backend: AIServiceBackend | None) -> CompiledFilters:
+    """The header changes of an AIGatewayRoute's backendRef and of the AIServiceBackend that it names.
+
+    On the same header the route's word counts (Envoy AI Gateway). They have no effect on an InferencePool. A body that
+    would have to be changed, and that we cannot change, must not be sent.
+    """
+    if ref.kind == "InferencePool":
+        return CompiledFilters()
+    if ref.body_mutation or (backend is not None and backend.spec.body_mutation):
+        return CompiledFilters(unsupported="bodyMutation")
+    sets: dict[bytes, bytes] = {}
+    removes: set[bytes] = set()
+    for mutation in (backend.spec.header_mutation if backend is not None else None, ref.header_mutation):
+        if mutation is None:
+            continue
+        for header in mutation.set:
+            name = header.name.lower().encode("ascii")
+            sets[name] = header.value.encode("latin-1", "replace")
+            removes.discard(name)
+        for removed in mutation.remove:
+            name = removed.lower().encode("latin-1", "replace")
+            removes.add(name)
+            sets.pop(name, None)
+    if not sets and not removes:
+        return CompiledFilters()
+    return CompiledFilters(
+        filters=Filters(request_headers=HeaderMutation(set=tuple(sets.items()), remove=frozenset(removes)))
+    )
 
 
 def compile_header_modifier(modifier: HeaderModifier) -> HeaderMutation:

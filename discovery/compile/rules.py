@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from discovery.compile.filters import CompiledFilters, compile_filters
+from discovery.compile.filters import CompiledFilters, compile_ai_mutations, compile_filters
 from discovery.compile.index import Index, Route
 from discovery.compile.matches import CompiledMatch, CompiledMatches, compile_matches, only_prefix
 from discovery.compile.policies import Policies
@@ -70,7 +70,7 @@ def compile_rule(
     for position, given in enumerate(given_refs):
         where = f"{field}.backendRefs[{position}]"
         resolved = resolve(route, given, index)
-        own = _ref_filters(rule, given)
+        own = _ref_filters(route, rule, given, index)
         if resolved.pool is not None:
             pools.append(resolved.pool)
         refusal: Refusal | None = None
@@ -139,9 +139,11 @@ def _rule_filters(rule: RouteRule | AIRouteRule) -> CompiledFilters:
     return compile_filters(rule.filters, prefix=only_prefix(rule), is_backend_ref=False)
 
 
-def _ref_filters(rule: RouteRule | AIRouteRule, ref: BackendReference | AIBackendReference) -> CompiledFilters:
+def _ref_filters(
+    route: Route, rule: RouteRule | AIRouteRule, ref: BackendReference | AIBackendReference, index: Index
+) -> CompiledFilters:
     if isinstance(ref, AIBackendReference):
-        return CompiledFilters()
+        return compile_ai_mutations(ref, index.ai_service_backends.get((ref.namespace or route.namespace, ref.name)))
     return compile_filters(ref.filters, prefix=only_prefix(rule), is_backend_ref=True)
 
 

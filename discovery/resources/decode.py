@@ -131,6 +131,8 @@ class _ObjectDecoder:
             self._decode_unknown(group, version)
         elif known.kind == "ConfigMap" and not is_adapter_map(metadata):
             self._skip(f"ConfigMap without the label {ADAPTER_MAP_LABEL}")
+        elif version not in known.versions and known.model is UnimplementedPolicy:
+            self._decode_unimplemented(group)  # in whatever version: its target must not be served without it
         elif version not in known.versions:
             versions = ", ".join(known.versions)
             self._refuse(("apiVersion",), f"{self._kind} has no version {version}, known: {versions}")
@@ -214,19 +216,25 @@ class _ObjectDecoder:
             self._refuse(("kind",), f'unknown kind, did you mean "{misspelt.kind}"?')
             return
         spec = self._data.get("spec")
-        is_targeted = isinstance(spec, dict) and {"targetRef", "targetRefs", "targetSelectors"} & set(spec)
-        if self._kind.endswith("Policy") and is_targeted:
-            metadata, found = _METADATA_VALIDATOR.validate(self._data.get("metadata") or {})
-            for path, message in found:
-                self._refuse(("metadata", *path), message)
-            if not found:
-                content = {"group": group, "kind": self._kind, "metadata": metadata, "spec": without_nulls(spec)}
-                self._build(UnimplementedPolicy, content)
+        # Not only kinds named "…Policy": what attaches to a Gateway or a route may be what keeps prompts in or out.
+        if isinstance(spec, dict) and (_targets_what_is_served(spec) or self._is_targeted_policy(spec)):
+            self._decode_unimplemented(group)
             return
         namesake = find_namesake(self._kind)
         hint = f", did you mean {namesake.group}?" if namesake is not None else ""
         what = f"{self._kind} of {group}" if group else self._kind
         self._skip(what, hint)
+
+    def _decode_unimplemented(self, group: str) -> None:
+        metadata, found = _METADATA_VALIDATOR.validate(self._data.get("metadata") or {})
+        for path, message in found:
+            self._refuse(("metadata", *path), message)
+        if not found:
+            spec = without_nulls(self._data.get("spec") or {})
+            self._build(UnimplementedPolicy, {"group": group, "kind": self._kind, "metadata": metadata, "spec": spec})
+
+    def _is_targeted_policy(self, spec: dict[str, Any]) -> bool:
+        return self._kind.endswith("Policy") and bool({"targetRef", "targetRefs", "targetSelectors"} & set(spec))
 
     def _build(self, model: type[Resource], content: dict[str, Any]) -> None:
         try:
@@ -258,6 +266,19 @@ class _ObjectDecoder:
             name=self._name,
             field=format_path(path),
         )
+
+
+_SERVED_KINDS = frozenset(
+    {"Gateway", "HTTPRoute", "GRPCRoute", "AIGatewayRoute", "InferencePool", "Service", "Backend", "AIServiceBackend"}
+)
+
+
+def _targets_what_is_served(spec: dict[str, Any]) -> bool:
+    given = [spec.get("targetRef")]
+    for key in ("targetRefs", "targetSelectors"):
+        listed = spec.get(key)
+        given += listed if isinstance(listed, list) else []
+    return any(isinstance(target, dict) and target.get("kind") in _SERVED_KINDS for target in given)
 
 
 def _forget_default(checked: Any, given: Any, path: tuple[str, ...]) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
-from discovery.resources.gateway_api import ParentReference, Timeouts, ValueMatch
+from discovery.resources.gateway_api import HeaderValue, ParentReference, Timeouts, ValueMatch
 from discovery.resources.meta import Model, Resource
 
 
 class AIRouteMatch(Model, frozen=True, kw_only=True):
     headers: tuple[ValueMatch, ...] = ()
+
+
+class HeaderMutation(Model, frozen=True, kw_only=True):
+    set: tuple[HeaderValue, ...] = ()
+    remove: tuple[str, ...] = ()
 
 
 class AIBackendReference(Model, frozen=True, kw_only=True):
@@ -20,6 +25,8 @@ class AIBackendReference(Model, frozen=True, kw_only=True):
     namespace: str | None = None
     name: str
     weight: int = 1
+    header_mutation: HeaderMutation | None = None
+    body_mutation: dict[str, object] | None = None
 
 
 class AIRouteRule(Model, frozen=True, kw_only=True):
@@ -58,6 +65,8 @@ class ServiceBackendReference(Model, frozen=True, kw_only=True):
 class AIServiceBackendSpec(Model, frozen=True, kw_only=True):
     api_schema: VersionedSchema = msgspec.field(name="schema")
     backend_ref: ServiceBackendReference
+    header_mutation: HeaderMutation | None = None
+    body_mutation: dict[str, object] | None = None
 
 
 class AIServiceBackend(Resource, frozen=True, kw_only=True):

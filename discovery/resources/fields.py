@@ -121,14 +121,9 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
             applies=lambda value: value is True,
         ),
         *_restricts(
-            "RejectRequest is not implemented, and without it Pointsman would accept more than the policy says",
+            "not implemented, and without it Pointsman would accept or forward more than the policy says",
             "spec.headers.withUnderscoresAction",
-            applies=lambda value: value == "RejectRequest",
-        ),
-        *_not_yet(
-            "such headers are forwarded",
-            "spec.headers.withUnderscoresAction",
-            applies=lambda value: value == "DropHeader",
+            applies=lambda value: value in ("RejectRequest", "DropHeader"),
         ),
         *_not_yet(
             "Pointsman tells no such headers", "spec.headers.disableRateLimitHeaders", "spec.headers.enableEnvoyHeaders"
@@ -139,7 +134,7 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
             "spec.headers.preserveXRequestID",
             "spec.headers.requestID",
         ),
-        *_not_yet("TLS is not terminated here", "spec.headers.xForwardedClientCert"),
+        *_not_yet("clients cannot set x-forwarded-client-cert at all", "spec.headers.xForwardedClientCert"),
         *_not_yet(
             "the operating system's buffers are used",
             "spec.connection.socketBufferLimit",
@@ -202,7 +197,6 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
             "not implemented: the backend is asked for the model name that the client sent",
             "spec.rules[].backendRefs[].modelNameOverride",
         ),
-        *_not_yet(_UNCHANGED, "spec.rules[].backendRefs[].headerMutation", "spec.rules[].backendRefs[].bodyMutation"),
         *_ignored(
             "not implemented: all backendRefs share the traffic by weight",
             "spec.rules[].backendRefs[].priority",
@@ -211,7 +205,6 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
     ),
     (ENVOY_AI_GATEWAY, "AIServiceBackend"): (
         *_removed("is no longer part of AIServiceBackend, ignored", "spec.timeouts"),
-        *_not_yet(_UNCHANGED, "spec.headerMutation", "spec.bodyMutation"),
         *_ignored("ignored: a path prefix is written as schema.prefix", "spec.schema.version"),
     ),
 }

@@ -33,6 +33,7 @@ from tests.support.exchanges import make_endpoint, make_exchange, make_pick, mak
         b"x-data-parallel-host-port",
         b"x-pointsman-explain",
         b"x-session-token",
+        b"x-forwarded-client-cert",
     ],
 )
 def test_what_only_the_gateway_may_set_is_stripped_from_the_client(name: bytes) -> None:
@@ -70,6 +71,9 @@ def test_repeated_fields_are_joined_for_matching() -> None:
             [(b"a", b"1"), (b"b", b"2,9"), (b"a", b"3"), (b"c", b"8")],
             id="add-appends",
         ),
+        pytest.param(
+            HeaderMutation(add=((b"a", b"9"),)), [(b"a", b"1"), (b"b", b"2"), (b"a", b"3,9")], id="add-to-the-last-line"
+        ),
         pytest.param(HeaderMutation(remove=frozenset({b"a"})), [(b"b", b"2")], id="remove-all"),
         pytest.param(
             HeaderMutation(set=((b"b", b"5"),), add=((b"b", b"6"),), remove=frozenset({b"a"})),
@@ -85,6 +89,12 @@ def test_repeated_fields_are_joined_for_matching() -> None:
 )
 def test_a_header_modifier_sets_then_adds_then_removes(mutation: HeaderMutation, expected: RawHeaders) -> None:
     assert mutate([(b"a", b"1"), (b"b", b"2"), (b"a", b"3")], mutation) == expected
+
+
+def test_cookies_are_added_on_lines_of_their_own() -> None:
+    mutation = HeaderMutation(add=((b"set-cookie", b"c=3"),))
+    headers = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+    assert mutate(headers, mutation) == [*headers, (b"set-cookie", b"c=3")]
 
 
 def test_the_pod_gets_host_framing_forwarding_and_the_model() -> None:

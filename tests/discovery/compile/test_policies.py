@@ -210,7 +210,6 @@ def test_a_client_policy_that_we_cannot_follow_closes_its_listener(load_text: Lo
     [
         pytest.param("enableProxyProtocol: false", id="disabled"),
         pytest.param("headers: {withUnderscoresAction: Allow}", id="underscores-allowed"),
-        pytest.param("headers: {withUnderscoresAction: DropHeader}", id="underscores-dropped"),
     ],
 )
 def test_a_client_policy_that_restricts_nothing_closes_nothing(load_text: LoadText, field: str) -> None:
