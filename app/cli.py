@@ -70,6 +70,17 @@ def _configuration(command: Command) -> Command:
     return command
 
 
+def _by_port(command: Command) -> Command:
+    """The option that tells listeners apart by their ports."""
+    return click.option(
+        "--listen-on-gateway-ports",
+        envvar="POINTSMAN_LISTEN_ON_GATEWAY_PORTS",
+        show_envvar=True,
+        is_flag=True,
+        help="Each Gateway listener has its own port, instead of all sharing one.",
+    )(command)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True})
 @click.version_option(package_name="pointsman", prog_name="pointsman")
 def cli() -> None:
@@ -104,13 +115,7 @@ def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 @_configuration
 @click.option("--host", envvar="POINTSMAN_HOST", show_envvar=True, default="0.0.0.0", help="Where clients connect.")
 @click.option("--port", envvar="POINTSMAN_PORT", show_envvar=True, default=8080, type=PORT, help="The data port.")
-@click.option(
-    "--listen-on-gateway-ports",
-    envvar="POINTSMAN_LISTEN_ON_GATEWAY_PORTS",
-    show_envvar=True,
-    is_flag=True,
-    help="Bind each Gateway listener's own port at start instead of --port.",
-)
+@_by_port
 @click.option(
     "--admin-host",
     envvar="POINTSMAN_ADMIN_HOST",
@@ -215,8 +220,15 @@ async def _serve(settings: Settings) -> None:
 
 @cli.command()
 @_configuration
+@_by_port
 @click.option("--json", "as_json", is_flag=True, help="One JSON array of problems instead of lines.")
-def check(paths: tuple[Path, ...], model: tuple[str, ...], ignore_policy: tuple[str, ...], as_json: bool) -> None:
+def check(
+    paths: tuple[Path, ...],
+    model: tuple[str, ...],
+    ignore_policy: tuple[str, ...],
+    listen_on_gateway_ports: bool,
+    as_json: bool,
+) -> None:
     """Say what is wrong with manifests.
 
     A line per problem:
@@ -231,7 +243,13 @@ def check(paths: tuple[Path, ...], model: tuple[str, ...], ignore_policy: tuple[
 
     if not paths and not model:
         raise _fail("nothing to check: give manifests (files or folders)", 2)
-    loaded = load(paths, models=model, ignored_policies=frozenset(ignore_policy), progress=_progress_bar("documents"))
+    loaded = load(
+        paths,
+        models=model,
+        ignored_policies=frozenset(ignore_policy),
+        by_port=listen_on_gateway_ports,
+        progress=_progress_bar("documents"),
+    )
     compiled = loaded.compile()
     if as_json:
         import orjson
@@ -264,6 +282,8 @@ def _progress_bar(what: str) -> Callable[[int, int], None] | None:
 
 @cli.command()
 @_configuration
+@_by_port
+@click.option("--port", type=PORT, help="With --listen-on-gateway-ports: the port that the request comes to.")
 @click.option("--path", default="/v1/chat/completions", help="The request's path.")
 @click.option("--method", default="POST", help="The request's method.")
 @click.option("--header", "headers", metavar="NAME:VALUE", multiple=True, help="A header of the request. Repeatable.")
@@ -275,6 +295,8 @@ def explain(
     paths: tuple[Path, ...],
     model: tuple[str, ...],
     ignore_policy: tuple[str, ...],
+    listen_on_gateway_ports: bool,
+    port: int | None,
     path: str,
     method: str,
     headers: tuple[str, ...],
@@ -304,14 +326,21 @@ def explain(
         if not separator or not name.strip():
             raise _fail(f"--header {header}: not of the form NAME:VALUE", 2)
         pairs.append((name.strip(), value.strip()))
-    loaded = load(paths, models=served, ignored_policies=frozenset(ignore_policy))
+    if (port is not None) != listen_on_gateway_ports:
+        raise _fail("--port and --listen-on-gateway-ports belong together", 2)
+    loaded = load(paths, models=served, ignored_policies=frozenset(ignore_policy), by_port=listen_on_gateway_ports)
     if loaded.is_refused:
         for problem in loaded.problems:
             _say(str(problem), is_error=True)
         raise click.exceptions.Exit(1)
     compiled = loaded.compile()
     question = Question(
-        model=asked[0] if asked else None, method=method, path=path, headers=tuple(pairs), requests=requests
+        model=asked[0] if asked else None,
+        method=method,
+        path=path,
+        headers=tuple(pairs),
+        requests=requests,
+        port=port,
     )
     snapshot = Snapshot(version=1, routing=compiled.routing, membership=compiled.membership)
     answer = explain_request(question, snapshot=snapshot, registry=UpstreamRegistry(make_transport=make_transport))

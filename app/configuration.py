@@ -46,6 +46,7 @@ class Configuration:
         self._store = store
         self._metrics = metrics
         self._refused: dict[str, None] = {}  # the last fingerprints that were refused, each counted once
+        self.bound_ports: frozenset[int] = frozenset()  # set where each listener has its own
         self._told: frozenset[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
 
@@ -100,6 +101,9 @@ class Configuration:
         compiled = await loaded.compile_in_slices(routing=current.routing, membership=current.membership)
         change = await describe_change_in_slices(current, compiled)
         self._publish(compiled)
+        unbound = {i.port for i in compiled.routing.listeners if i.port is not None} - self.bound_ports
+        if unbound and self.bound_ports:
+            logger.warning("ports are bound at start: restart to listen on %s", ", ".join(map(str, sorted(unbound))))
         logger.info("configuration %d: %s", self._store.current.version, change)
 
     def _publish(self, compiled: Compiled) -> None:

@@ -96,6 +96,8 @@ class Gateway:
         try:
             self.admin_port = await self._admin.listen(self.settings.admin_host, self.settings.admin_port)
             self.ports = [await self._data.listen(self.settings.host, port) for port in ports]
+            if self.settings.listens_on_gateway_ports:
+                self.configuration.bound_ports = frozenset(self.ports)
             self.configuration.follow()
         except BaseException:
             await self.close()

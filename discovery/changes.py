@@ -35,14 +35,22 @@ def _change_steps(old: Served, new: Served) -> Steps[str]:
         before, after = old.routing, new.routing
         parts += _differences("listener", {i.name for i in before.listeners}, {i.name for i in after.listeners})
         yield
+        settings = {i.name: (i.hostname, i.port, i.body_limit) for i in before.listeners}
+        edited = sum(
+            i.name in settings and settings[i.name] != (i.hostname, i.port, i.body_limit) for i in after.listeners
+        )
+        if edited:
+            parts.append(f"{_count(edited, 'listener')} changed")
         rules = {rule.id: rule for rule in before.rules}
+        asked, asks = (yield from _conditions(before)), (yield from _conditions(after))
         yield
         parts += _differences("rule", rules.keys(), {rule.id for rule in after.rules})
         yield
         changed = 0
         for rule in after.rules:
             former = rules.get(rule.id)
-            changed += former is not None and former is not rule and former != rule
+            is_same = former is rule or former == rule
+            changed += former is not None and not (is_same and asked.get(rule.id) == asks.get(rule.id))
             yield
         if changed:
             parts.append(f"{_count(changed, 'rule')} changed")
@@ -52,6 +60,16 @@ def _change_steps(old: Served, new: Served) -> Steps[str]:
     if parts:
         return ", ".join(parts)
     return "nothing has changed" if old.routing is new.routing else "no rule and no endpoint has changed"
+
+
+def _conditions(routing: Routing) -> Steps[dict[str, set[object]]]:
+    """What the matches of each rule ask of a request, on each listener."""
+    found: dict[str, set[object]] = {}
+    for listener in routing.listeners:
+        for entry in listener.table.entries:
+            found.setdefault(entry.rule.id, set()).add((listener.name, entry.conditions()))
+            yield
+    return found
 
 
 def _endpoints(served: Served) -> Steps[set[tuple[str, str]]]:

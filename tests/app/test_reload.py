@@ -12,7 +12,7 @@ import pytest
 
 from discovery.snapshot import Snapshot
 from tests.support.gateway import RunningGateway, route_to, running_gateway
-from tests.support.processes import free_port, running_command
+from tests.support.processes import free_port, run_command, running_command
 from tests.support.raw_client import RawClient, ask
 from tests.support.raw_upstream import Conversation, RawUpstream
 
@@ -156,3 +156,9 @@ async def test_each_listener_can_have_its_own_port(tmp_path: Path) -> None:
             assert sorted(gateway.gateway.ports) == sorted((one, two))
             assert (await client.post(f"http://127.0.0.1:{one}/", json={"model": "qwen"})).status_code == 404
             assert (await client.post(f"http://127.0.0.1:{two}/", json={"model": "qwen"})).status_code == 200
+            file = str(tmp_path / "manifests.yaml")
+            assert (await run_command("check", file))[0] == 1  # on one port the two listeners are in conflict
+            assert (await run_command("check", file, "--listen-on-gateway-ports"))[0] == 0
+            by_port = ("explain", file, "--model", "qwen", "--listen-on-gateway-ports", "--port")
+            assert "answered by the gateway: 404" in (await run_command(*by_port, str(one)))[1]
+            assert "arm: default/backend-qwen" in (await run_command(*by_port, str(two)))[1]

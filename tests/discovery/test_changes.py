@@ -42,6 +42,12 @@ BEFORE = ROUTE % ("r", "a", 1) + backend("a", 1, 2)
         pytest.param(BEFORE + NAMESPACE, "no rule and no endpoint has changed", id="nothing-that-matters"),
         pytest.param(BEFORE + ROUTE % ("s", "a", 1), "+1 rule", id="a-rule"),
         pytest.param(ROUTE % ("r", "a", 2) + backend("a", 1, 2), "1 rule changed", id="a-weight"),
+        pytest.param(
+            BEFORE.replace("rules: [{", "rules: [{matches: [{path: {value: /x}}], "), "1 rule changed", id="a-match"
+        ),
+        pytest.param(
+            BEFORE.replace("spec: {rules", "spec: {hostnames: [a.example], rules"), "1 rule changed", id="a-host"
+        ),
         pytest.param(ROUTE % ("r", "a", 1) + backend("a", 1, 3, 4), "+2 endpoints, -1 endpoint", id="endpoints"),
         pytest.param(
             ROUTE % ("s", "b", 1) + ROUTE % ("t", "b", 1) + backend("b", 5),
