@@ -343,7 +343,8 @@ def explain(
         port=port,
     )
     snapshot = Snapshot(version=1, routing=compiled.routing, membership=compiled.membership)
-    answer = explain_request(question, snapshot=snapshot, registry=UpstreamRegistry(make_transport=make_transport))
+    registry = UpstreamRegistry(make_transport=make_transport)
+    answer = asyncio.run(explain_request(question, snapshot=snapshot, registry=registry))
     if as_json:
         import orjson
 

@@ -6,6 +6,7 @@ what is in flight count as they do for a request.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import Any
 import orjson
 
 from discovery.describe import MASK, describe_endpoint, describe_rule, is_credential
-from discovery.explain import explain_route
+from discovery.explain import explain_route_in_slices
 from discovery.snapshot import BackendRef, Rule, Snapshot
 from middleware import (
     admission,
@@ -34,6 +35,7 @@ from middleware.upstream.registry import Candidate, Pick, UpstreamRegistry
 Json = dict[str, Any]
 
 MAX_REQUESTS = 100_000
+DRAWS_PER_SLICE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +50,11 @@ class Question:
     port: int | None = None  # where listeners are told apart by port
 
 
-def explain(question: Question, *, snapshot: Snapshot, registry: UpstreamRegistry) -> Json:
-    """What becomes of the request: where it goes, or the answer that the gateway gives, each with the reasons."""
+async def explain(question: Question, *, snapshot: Snapshot, registry: UpstreamRegistry) -> Json:
+    """What becomes of the request: where it goes, or the answer that the gateway gives, each with the reasons.
+
+    Works in slices: a question about 10,000 models must not hold up the streams.
+    """
     exchange = _exchange(question)
     answer: Json = {
         "request": {
@@ -63,7 +68,8 @@ def explain(question: Question, *, snapshot: Snapshot, registry: UpstreamRegistr
     try:
         model_extraction.locate(exchange, snapshot, question.port)
         model_extraction.decide(exchange)
-        routing = explain_route(snapshot.routing, route_matching.route_request(exchange), port=question.port)
+        asked = route_matching.route_request(exchange)
+        routing = await explain_route_in_slices(snapshot.routing, asked, port=question.port)
         answer["routing"] = routing.as_dict()
         exchange.rule = rule = route_matching.decide(exchange)
         if rule is not None:
@@ -76,7 +82,7 @@ def explain(question: Question, *, snapshot: Snapshot, registry: UpstreamRegistr
         candidates = _Candidates(exchange, rule, registry)
         answer["arms"] = [_arm(exchange, ref, rule, candidates(ref), registry) for ref in rule.backend_refs]
         if question.requests:
-            answer["draws"] = _draws(rule, candidates, min(question.requests, MAX_REQUESTS))
+            answer["draws"] = await _draws(rule, candidates, min(question.requests, MAX_REQUESTS))
     except GatewayError as error:
         answer["answer"] = {"status": error.status, "code": error.reason.value, "message": error.message}
     return answer
@@ -165,10 +171,12 @@ def _arm(
     return arm
 
 
-def _draws(rule: Rule, candidates: _Candidates, count: int) -> Json:
+async def _draws(rule: Rule, candidates: _Candidates, count: int) -> Json:
     backends: Counter[str] = Counter()
     endpoints: Counter[str] = Counter()
-    for _ in range(count):
+    for number in range(count):
+        if number % DRAWS_PER_SLICE == 0:
+            await asyncio.sleep(0)
         try:
             arms = traffic_splitting.decide(rule, random.random())
             pick = endpoint_picking.decide(arms, candidates, [], random.random)

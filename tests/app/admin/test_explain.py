@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def snapshot(tmp_path: Path) -> Snapshot:
 
 def explained(snapshot: Snapshot, **question: Any) -> dict[str, Any]:
     registry = UpstreamRegistry(make_transport=make_transport)
-    return explain(Question(**question), snapshot=snapshot, registry=registry)
+    return asyncio.run(explain(Question(**question), snapshot=snapshot, registry=registry))
 
 
 def test_the_rule_its_arms_and_why_the_others_lost(snapshot: Snapshot) -> None:
