@@ -81,6 +81,7 @@ class Configuration:
                         await self._take(loaded)
             except Exception:
                 # A defect in reading must not end the following for good: the next edit may be readable.
+                self._metrics.is_config_current = False
                 logger.exception("following the configuration failed; trying again")
             await asyncio.sleep(RESTART_DELAY_SECONDS)
 

@@ -138,12 +138,19 @@ def _read_json(text: str) -> Iterator[Document]:
         return data
 
     try:
-        data = json.loads(text, object_pairs_hook=unique)
+        data = json.loads(text, object_pairs_hook=unique, parse_constant=_refuse_constant)
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise DocumentError("not UTF-8: half of a surrogate pair", 1) from None
     except json.JSONDecodeError as error:
         raise DocumentError(f"not JSON: {error.msg}", error.lineno) from None
     except RecursionError:
         raise DocumentError(f"nested deeper than {MAX_DEPTH} levels", 1) from None
     yield Document(data, 1)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise DocumentError(f"not JSON: {name}", 1)
 
 
 class _Composer(CParser):

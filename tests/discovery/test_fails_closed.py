@@ -123,3 +123,14 @@ def test_what_is_hardly_meant_is_a_warning(tmp_path: Path, rules: str, said: str
     )
     problems = [str(problem) for problem in compiled(tmp_path, text).problems]
     assert any(line.startswith("warning: ") and said in line for line in problems), problems
+
+
+@pytest.mark.parametrize(
+    "value", [pytest.param('"\\ud800"', id="half-a-surrogate-pair"), pytest.param("NaN", id="not-a-number")]
+)
+def test_json_that_is_none_is_a_line_and_no_traceback(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "f.json"
+    file.write_text(f'{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": {value}, "x": "\\ud83d\\ude00"}}}}')
+    loaded = load([file])
+    assert loaded.is_refused
+    assert [problem.file for problem in loaded.problems] == [str(file)]
