@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint format bench profile fuzz soak docs lock clean
+.PHONY: demo test lint format bench bench-configuration profile fuzz soak docs lock clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.stamp: pyproject.toml
@@ -35,6 +35,9 @@ $(VENV)/.bench-stamp: $(VENV)/.stamp
 
 bench: $(VENV)/.bench-stamp  ## CPU, latency and memory beside Envoy's; ARGS=--quick for a rough minute
 	@exec $(BIN)/python -m bench $(ARGS)
+
+bench-configuration: $(VENV)/.stamp  ## what checking and reloading large configurations costs
+	@exec $(BIN)/python -m bench.configuration
 
 profile: $(VENV)/.bench-stamp  ## where the gateway's time goes; LOAD=json, burst, 1mb or paced
 	@exec $(BIN)/python -m bench --profile $(or $(LOAD),json) $(ARGS)
