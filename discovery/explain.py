@@ -169,7 +169,7 @@ def _hostname_losses(table: RoutingTable, entry: RouteEntry, request: RouteReque
     if entry.hostnames and all(hostname_rank(name, request.host) < 0 for name in entry.hostnames):
         names = ", ".join(entry.hostnames)
         yield Loss(criterion="hostname", reason=f"the host {request.host} is not one of {names}")
-    else:
+    elif hostname is not None:
         reason = f"the host belongs to the more specific hostname {hostname}, and its routes alone are asked"
         yield Loss(criterion="hostname", reason=reason)
 
