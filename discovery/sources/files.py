@@ -8,7 +8,9 @@ links that a ConfigMap volume swaps.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 from discovery.resources.decoded import Decoded, combine, combine_steps
@@ -20,6 +22,7 @@ from discovery.sources.shorthand import decode_models
 from discovery.sources.source import SourceState
 
 POLL_SECONDS = 0.5
+BLANK_SECONDS = 1.2  # an empty file that had text is believed after this long
 SETTLE_SECONDS = 0.1
 
 
@@ -33,11 +36,16 @@ class FileSource:
         models: Sequence[str] = (),
         poll_seconds: float = POLL_SECONDS,
         settle_seconds: float = SETTLE_SECONDS,
+        blank_seconds: float = BLANK_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._paths = tuple(Path(path) for path in paths)
         self._models = tuple(models)
         self._poll_seconds = poll_seconds
         self._settle_seconds = settle_seconds
+        self._blank_seconds = blank_seconds
+        self._clock = clock
+        self._blank_since: dict[str, float] = {}  # files that are empty, and since when
         self._decoder = DocumentDecoder()
         self._fingerprint: str | None = None  # of the state that was told last
         self._count = 0  # objects of the last state that was not refused
@@ -46,6 +54,7 @@ class FileSource:
     def read(self, *, progress: Progress | None = None) -> SourceState:
         """All files as they are at this moment. ``progress`` is told from time to time how far decoding is."""
         contents = read_contents(self._paths)
+        self._blank_since = {file.name: -math.inf for file in contents.files if not file.text.strip()}
         parts = self._decoder.decode(contents.files, progress=progress)
         resources, problems = combine([*unreadable(contents.files), *parts, decode_models(self._models)])
         return self._accept(SourceState(resources=resources, problems=tuple(problems)), contents)
@@ -84,10 +93,18 @@ class FileSource:
         while contents.fingerprint != self._fingerprint:
             await asyncio.sleep(self._settle_seconds)
             again = await asyncio.to_thread(read_contents, self._paths)
-            if again.fingerprint == contents.fingerprint:
+            if again.fingerprint == contents.fingerprint and not self._is_cut_short(again):
                 break
             contents = again
         return contents
+
+    def _is_cut_short(self, contents: Contents) -> bool:
+        """Whether a file that had text has been empty for a moment only: one that is written anew (a shell's `>`) is
+        empty first, for as long as what writes it takes to begin."""
+        now = self._clock()
+        blank = {file.name for file in contents.files if file.problem is None and not file.text.strip()}
+        self._blank_since = {name: self._blank_since.get(name, now) for name in blank}
+        return any(now - since < self._blank_seconds for since in self._blank_since.values())
 
     async def _decode(self, contents: Contents) -> SourceState:
         parts: list[Decoded] = [*unreadable(contents.files)]

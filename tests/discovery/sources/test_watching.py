@@ -114,6 +114,23 @@ async def test_a_file_that_is_being_written_is_not_taken_for_a_whole_one(tmp_pat
         await writing
 
 
+async def test_a_file_that_is_empty_for_a_moment_takes_nothing_away(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(namespace("a"), "utf-8")
+    other = tmp_path / "b.yaml"
+    other.write_text(namespace("b"), "utf-8")
+    source = FileSource([tmp_path], poll_seconds=0.01, settle_seconds=0.01, blank_seconds=0.5)
+    source.read()
+    async with aclosing(source.watch()) as states:
+        told = asyncio.create_task(following(states))
+        other.write_text("", "utf-8")  # as a shell's > does, before its command has said anything
+        await asyncio.sleep(0.2)
+        assert not told.done()
+        other.write_text(namespace("c"), "utf-8")
+        assert names(await told) == ["a", "c"]
+        other.write_text("", "utf-8")
+        assert names(await following(states)) == ["a"]  # one that stays empty is meant to
+
+
 async def test_a_set_that_had_objects_and_has_none_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(namespace("one"), "utf-8")
