@@ -17,7 +17,18 @@ logger = logging.getLogger(__name__)
 class Upstream:
     """One endpoint as we experience it: what is in flight there, its breakers and the connections open to it."""
 
-    __slots__ = ("_breakers", "_clock", "_on_change", "id", "in_flight", "label", "on_idle", "transport")
+    __slots__ = (
+        "_breakers",
+        "_clock",
+        "_last_breaker",
+        "_last_settings",
+        "_on_change",
+        "id",
+        "in_flight",
+        "label",
+        "on_idle",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -35,6 +46,8 @@ class Upstream:
         self._clock = clock
         self._on_change = on_change
         self._breakers: dict[PassiveHealth, Breaker] = {}
+        self._last_settings: PassiveHealth | None = None
+        self._last_breaker: Breaker
 
     def begin(self) -> None:
         """An attempt starts here."""
@@ -48,6 +61,8 @@ class Upstream:
 
     def breaker(self, settings: PassiveHealth) -> Breaker:
         """The breaker for these settings; rules with equal settings share it."""
+        if settings is self._last_settings:  # hashing them costs more than all else here
+            return self._last_breaker
         breaker = self._breakers.get(settings)
         if breaker is None:
             breaker = Breaker(
@@ -56,6 +71,7 @@ class Upstream:
                 on_change=lambda breaker, old, new: self._on_change(self, breaker, old, new),
             )
             self._breakers[settings] = breaker
+        self._last_settings, self._last_breaker = settings, breaker
         return breaker
 
     @property
