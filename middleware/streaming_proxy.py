@@ -34,7 +34,7 @@ from middleware.targets import upstream_target
 from middleware.upstream.breaker import NO_PERMIT
 from middleware.upstream.outcome import Attempt, Outcome
 from middleware.upstream.registry import Pick
-from middleware.upstream.transport import NO_BODY, Timeouts, UpstreamStream
+from middleware.upstream.transport import Timeouts, UpstreamStream
 
 _TAIL_CHUNKS = 16
 
@@ -135,27 +135,20 @@ class StreamingProxyMiddleware:
             first_byte = min(first_byte, policy.backend_request_timeout_seconds)
         if policy.retry.per_try_timeout_seconds is not None:
             first_byte = min(first_byte, policy.retry.per_try_timeout_seconds)
-        request = httpx.Request(
-            exchange.method,
-            pick.endpoint.url,
+        stream = await pick.upstream.transport.send(
+            method=exchange.method,
+            target=upstream_target(exchange, pick),
             headers=upstream_headers(exchange, pick),
-            stream=NO_BODY,
-            extensions={
-                "target": upstream_target(exchange, pick),
-                "body": exchange.body,
-                "fresh_connection": is_fresh,
-                "timeout": Timeouts(
-                    connect=policy.connect_timeout_seconds,
-                    first_byte=first_byte,
-                    idle=policy.stream_idle_timeout_seconds,
-                    remaining=None if deadline is None else max(0.0, deadline - attempt.started_at),
-                ),
-            },
+            body=exchange.body or b"",
+            timeouts=Timeouts(
+                policy.connect_timeout_seconds,
+                first_byte,
+                policy.stream_idle_timeout_seconds,
+                None if deadline is None else max(0.0, deadline - attempt.started_at),
+            ),
+            is_fresh=is_fresh,
         )
-        response = await pick.upstream.transport.handle_async_request(request)
-        attempt.status = response.status_code
-        stream = response.stream
-        assert isinstance(stream, UpstreamStream)
+        status = attempt.status = stream.status
         head = stream.head
         try:
             first = await stream.read()
@@ -163,7 +156,7 @@ class StreamingProxyMiddleware:
             stream.abort()
             raise
         attempt.outcome = Outcome.ANSWERED
-        return _Answer(response.status_code, head, stream, first)
+        return _Answer(status, head, stream, first)
 
     async def _relay(
         self, exchange: Exchange, attempt: Attempt, answer: _Answer, send: Send, *, can_add_events: bool
