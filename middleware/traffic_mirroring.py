@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import httpx
@@ -25,7 +26,7 @@ from middleware.exchange import Exchange
 from middleware.headers import RawHeaders, upstream_headers
 from middleware.targets import upstream_target
 from middleware.upstream.registry import Pick, UpstreamRegistry
-from middleware.upstream.transport import NO_BODY, Timeouts, UpstreamStream
+from middleware.upstream.transport import Timeouts, UpstreamStream
 
 MAX_COPIES = 256
 MAX_COPY_BYTES = 64 * 1024 * 1024
@@ -89,33 +90,25 @@ class MirrorCopies:
             self._observer.mirrored(record)
             return
         self.held_bytes += len(body)
-        request = httpx.Request(
-            method,
-            pick.endpoint.url,
-            headers=headers,
-            stream=NO_BODY,
-            extensions={
-                "target": target,
-                "body": body,
-                "timeout": Timeouts(
-                    connect=rule.policy.connect_timeout_seconds,
-                    first_byte=rule.policy.first_byte_timeout_seconds,
-                    idle=rule.policy.stream_idle_timeout_seconds,
-                    remaining=rule.policy.request_timeout_seconds or COPY_LIMIT_SECONDS,
-                ),
-            },
+        timeouts = Timeouts(
+            connect=rule.policy.connect_timeout_seconds,
+            first_byte=rule.policy.first_byte_timeout_seconds,
+            idle=rule.policy.stream_idle_timeout_seconds,
+            remaining=rule.policy.request_timeout_seconds or COPY_LIMIT_SECONDS,
         )
-        task = asyncio.get_running_loop().create_task(self._run(pick, request, record, len(body)))
+        transport = pick.upstream.transport
+        sending = partial(transport.send, method=method, target=target, headers=headers, body=body, timeouts=timeouts)
+        task = asyncio.get_running_loop().create_task(self._run(pick, sending, record, len(body)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, pick: Pick, request: httpx.Request, record: MirrorRecord, size: int) -> None:
+    async def _run(
+        self, pick: Pick, sending: Callable[[], Awaitable[UpstreamStream]], record: MirrorRecord, size: int
+    ) -> None:
         pick.upstream.begin()
         try:
-            response = await pick.upstream.transport.handle_async_request(request)
-            record.status = response.status_code
-            stream = response.stream
-            assert isinstance(stream, UpstreamStream)
+            stream = await sending()
+            record.status = stream.status
             try:
                 while await stream.read():
                     if record.first_byte_at is None:

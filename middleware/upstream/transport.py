@@ -35,13 +35,6 @@ class Timeouts(NamedTuple):
 _DEFAULT_TIMEOUTS = Timeouts()
 
 
-class _NoBody(httpx.AsyncByteStream):
-    """The body travels in the request's extensions, whole; httpx wants a stream all the same."""
-
-
-NO_BODY = _NoBody()
-
-
 class UpstreamStream(httpx.AsyncByteStream):
     """The answer's body. ``read()`` gives what is there; iterating does the same until the end, as httpx expects."""
 

@@ -85,9 +85,9 @@ async def test_ten_thousand_models_do_not_hold_up_the_event_loop(tmp_path: Path)
         third = await loaded.compile_in_slices(routing=second.routing, membership=second.membership)
         assert third.routing is second.routing
     assert ask(second.routing, model=f"org/model-{MODELS - 1}") is not None
-    # Whether this machine is busy with other things is not ours to test: without slices one tick waits for seconds.
-    # `make bench-configuration` shows the gaps beside their bound of 50 ms.
-    assert sorted(waits)[-5] < 0.5
+    # A machine that others use holds up the ticks, too. So it is the time lost in gaps above 50 ms that is looked at:
+    # without slices it is seconds at a stretch. `make bench-configuration` shows the gaps themselves.
+    assert sum(wait for wait in waits if wait > 0.05) < 0.05 * sum(wait + 0.002 for wait in waits)
 
 
 @pytest.mark.anyio
