@@ -9,10 +9,12 @@ from discovery.routing_table import PathKind, Pattern, RouteEntry
 from discovery.snapshot import (
     BackendRef,
     ConcurrencyLimits,
+    ConsistentHash,
     Endpoint,
     Filters,
     HeaderMutation,
     Listener,
+    LoadBalancer,
     Mirror,
     PathRewrite,
     Redirect,
@@ -105,6 +107,8 @@ def describe_rule(rule: Rule) -> Json:
     }
     if rule.redirect is not None:
         described["redirect"] = _describe_redirect(rule.redirect)
+    if rule.session is not None:
+        described["session"] = {"type": rule.session.kind, "name": _text(rule.session.name)}
     if rule.mirrors:
         described["mirrors"] = [_describe_mirror(mirror) for mirror in rule.mirrors]
     if rule.refusal is not None:
@@ -122,6 +126,8 @@ def _describe_mirror(mirror: Mirror) -> Json:
 
 def _describe_ref(ref: BackendRef) -> Json:
     described: Json = {"name": ref.name, "weight": ref.weight, **_describe_filters(ref.filters)}
+    if ref.priority:
+        described["priority"] = ref.priority
     if ref.backend is not None:
         described["backend"] = ref.backend.id
     if ref.refusal is not None:
@@ -140,8 +146,10 @@ def _describe_policy(policy: RulePolicy) -> Json:
         "firstByteTimeoutSeconds": policy.first_byte_timeout_seconds,
         "streamIdleTimeoutSeconds": policy.stream_idle_timeout_seconds,
         "connectTimeoutSeconds": policy.connect_timeout_seconds,
+        "loadBalancer": _describe_balancer(policy.load_balancer),
         "retry": {
             "maxRetries": policy.retry.max_retries,
+            "attemptsPerPriority": policy.retry.attempts_per_priority,
             "triggers": sorted(policy.retry.triggers),
             "statuses": sorted(policy.retry.statuses),
             "perTryTimeoutSeconds": policy.retry.per_try_timeout_seconds,
@@ -157,6 +165,12 @@ def _describe_policy(policy: RulePolicy) -> Json:
             "panicThresholdPercent": policy.passive_health.panic_threshold_percent,
         },
     }
+
+
+def _describe_balancer(balancer: LoadBalancer | None) -> Json | str | None:
+    if isinstance(balancer, ConsistentHash):
+        return {"consistentHash": balancer.source, "names": [_text(name) for name in balancer.names]}
+    return balancer
 
 
 def _limits(limits: ConcurrencyLimits) -> Iterator[tuple[str, float | None]]:

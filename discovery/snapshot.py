@@ -115,11 +115,13 @@ class RetryPolicy:
     """Which failures before an answer's first byte are tried again, how often, and after how long. Times in seconds."""
 
     max_retries: int = 2
+    attempts_per_priority: int | None = None  # then the next priority has its turn
     triggers: frozenset[RetryTrigger] = frozenset({"connect-failure", "retriable-status-codes"})
     statuses: frozenset[int] = frozenset({503})
     per_try_timeout_seconds: float | None = None  # of one attempt, until its answer starts
     backoff_base_seconds: float = 0.025
     backoff_max_seconds: float = 0.25
+    backoff_min_seconds: float = 0.0  # on top of which the random part comes
     backs_off_always: bool = False  # a policy that sets a back-off wants it before other endpoints, too
 
 
@@ -139,6 +141,33 @@ NO_LIMITS = ConcurrencyLimits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConsistentHash:
+    """What of a request decides its endpoint: the client's address, headers, a cookie or query parameters.
+
+    ``names`` are lower case for headers, as written for the others; the values of several are taken together.
+    """
+
+    source: Literal["SourceIP", "Headers", "Cookie", "QueryParams"]
+    names: tuple[bytes, ...] = ()
+    cookie_max_age_seconds: int | None = None  # None: a client without the cookie gets none; 0: one for its session
+    cookie_attributes: bytes = b""  # such as b"; Secure"
+
+
+LoadBalancer = Literal["LeastRequest", "RoundRobin", "Random"] | ConsistentHash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPersistence:
+    """How a client is kept on its arm (Gateway API sessionPersistence, GEP-1619)."""
+
+    kind: Literal["Cookie", "Header"]
+    name: bytes  # of the cookie, or of the header in lower case
+    path: bytes = b"/"  # of the cookie
+    is_permanent: bool = False  # the cookie outlives the browser's session, for the absolute timeout
+    absolute_timeout_seconds: float | None = None  # then the arm is drawn again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RulePolicy:
     """Everything that policies and the route itself say about one rule, merged at compile. Times are in seconds.
 
@@ -153,6 +182,7 @@ class RulePolicy:
     retry: RetryPolicy = RetryPolicy()
     limits: ConcurrencyLimits = NO_LIMITS
     passive_health: PassiveHealth = PassiveHealth()
+    load_balancer: LoadBalancer | None = None  # None: no policy says, and the backend's kind decides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +222,7 @@ class BackendRef:
     backend: Backend | None = None
     refusal: Refusal | None = None
     filters: Filters = NO_FILTERS
+    priority: int = 0  # a lower one is preferred; the next has its turn when none of its endpoints may be tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,11 +244,13 @@ class Rule:
     route_kind: str  # HTTPRoute or AIGatewayRoute
     name: str  # the rule's own name, else its index
     backend_refs: tuple[BackendRef, ...] = ()
-    total_weight: int = 0
+    total_weight: int = 0  # of all priorities
+    levels: tuple[tuple[BackendRef, ...], ...] = ()  # by priority; () where all have the same
     filters: Filters = NO_FILTERS
     redirect: Redirect | None = None
     mirrors: tuple[Mirror, ...] = ()  # those whose backend exists
     policy: RulePolicy = RulePolicy()
+    session: SessionPersistence | None = None
     refusal: Refusal | None = None  # set: the whole rule is answered with it
 
 

@@ -17,25 +17,39 @@ from middleware.exchange import Exchange
 from middleware.upstream.registry import Candidate, UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTraffic, RuleTrafficRegistry
 
+# Envoy's overprovisioning factor: a priority of which five in seven endpoints are left can carry everything.
+_OVERPROVISIONING_PERCENT = 140
 
-def decide(
-    pool: tuple[Candidate, ...], everyone: Sequence[Candidate], settings: PassiveHealth
-) -> tuple[Candidate, ...]:
-    """Those of ``pool`` that may be tried now. ``everyone`` are the endpoints of the whole rule.
+Levels = Sequence[Sequence[Candidate]]  # the endpoints of a rule by priority
 
-    At most ``max_ejection_percent`` of everyone is left out, those that were ejected first; and when less than
-    ``panic_threshold_percent`` would remain, nobody is: then it is rather the checks that are wrong (Envoy's panic).
+
+def decide(pool: tuple[Candidate, ...], levels: Levels, settings: PassiveHealth) -> tuple[Candidate, ...]:
+    """Those of ``pool`` that may be tried now. ``levels`` are the endpoints of the whole rule.
+
+    At most ``max_ejection_percent`` of all is left out, those that were ejected first; and when less than
+    ``panic_threshold_percent`` of all would remain, nobody is: then it is rather the checks that are wrong (Envoy's
+    panic). As in Envoy there is no panic while what is left of the priorities together can carry the traffic.
     """
-    total = len(everyone)
-    breakers = {candidate.upstream.id: candidate.upstream.breaker(settings) for candidate in everyone}
+    breakers = {c.upstream.id: c.upstream.breaker(settings) for level in levels for c in level}
+    total = len(breakers)
     ejected = [upstream_id for upstream_id, breaker in breakers.items() if not breaker.admits()]
     allowed = total * settings.max_ejection_percent // 100
     if len(ejected) > allowed:
         ejected = sorted(ejected, key=lambda upstream_id: breakers[upstream_id].opened_at)[:allowed]
-    if (total - len(ejected)) * 100 < settings.panic_threshold_percent * total:
-        return pool
     left_out = set(ejected)
+    is_short = (total - len(ejected)) * 100 < settings.panic_threshold_percent * total
+    if is_short and _available_percent(levels, left_out) < 100:
+        return pool
     return tuple(candidate for candidate in pool if candidate.upstream.id not in left_out)
+
+
+def _available_percent(levels: Levels, left_out: set[str]) -> int:
+    available = 0
+    for level in levels:
+        if level:
+            left = sum(candidate.upstream.id not in left_out for candidate in level)
+            available += min(100, _OVERPROVISIONING_PERCENT * left // len(level))
+    return available
 
 
 class CircuitBreakingMiddleware:
@@ -71,8 +85,9 @@ class CircuitBreakingMiddleware:
             pool = ready(arm)
             if not registry.tripped:
                 return pool
-            everyone = [candidate for ref in rule.backend_refs for candidate in ready(ref)]
-            return decide(pool, everyone, rule.policy.passive_health)
+            refs_by_level = rule.levels or (rule.backend_refs,)
+            levels = [[candidate for ref in level for candidate in ready(ref)] for level in refs_by_level]
+            return decide(pool, levels, rule.policy.passive_health)
 
         exchange.candidates = candidates
         exchange.rule_traffic = traffic = self.rules.of(exchange.rule.id)

@@ -11,6 +11,7 @@ from middleware.errors import REASONS, GatewayError, Reason
 if TYPE_CHECKING:
     from discovery.snapshot import BackendRef, HeaderMutation, Listener, Rule, Snapshot
     from middleware.model_extraction import BodyLease
+    from middleware.sessions import Session
     from middleware.upstream.outcome import Attempt
     from middleware.upstream.registry import Candidate, Pick
     from middleware.upstream.rule_traffic import RuleTraffic
@@ -56,6 +57,7 @@ class Exchange:
 
     # TrafficSplitting
     arms: tuple[BackendRef, ...] = ()
+    session: Session | None = None  # where the rule keeps clients on their arm
 
     # CircuitBreaking
     rule_traffic: RuleTraffic | None = None
@@ -63,6 +65,7 @@ class Exchange:
 
     # EndpointPicking
     next_pick: Callable[[list[Attempt]], Pick] | None = None
+    hash_cookie: bytes | None = None  # the Set-Cookie by which the client finds its endpoint again
 
     # StreamingProxy
     attempts: list[Attempt] = field(default_factory=list)

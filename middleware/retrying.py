@@ -75,7 +75,7 @@ def wait_before(
     if not is_new and retry_after_seconds is not None:
         return retry_after_seconds if retry_after_seconds <= MAX_RETRY_AFTER_SECONDS else None
     grown = policy.backoff_base_seconds * float(2 ** min(len(attempts), 20) - 1)
-    return draw * min(policy.backoff_max_seconds, grown)
+    return policy.backoff_min_seconds + draw * min(policy.backoff_max_seconds, grown)
 
 
 def parse_retry_after(value: bytes | None) -> float | None:

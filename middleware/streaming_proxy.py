@@ -174,6 +174,10 @@ class StreamingProxyMiddleware:
             if edit is not None
         )
         headers = answer_headers(answer.headers, exchange.answer_edits)
+        if exchange.session is not None:
+            headers += exchange.session.answer_headers(pick.backend_ref)
+        if exchange.hash_cookie is not None:
+            headers.append((b"set-cookie", exchange.hash_cookie))
         stream, chunk = answer.stream, answer.first
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         tail: deque[bytes] = deque((chunk[-LAST_WORDS_BYTES:],), maxlen=_TAIL_CHUNKS)

@@ -21,9 +21,9 @@ import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from discovery.snapshot import BackendRef, Mirror, Rule
-from middleware.endpoint_picking import least_of_two
 from middleware.exchange import Exchange
 from middleware.headers import RawHeaders, upstream_headers
+from middleware.load_balancing import least_of_two
 from middleware.targets import upstream_target
 from middleware.upstream.registry import Pick, UpstreamRegistry
 from middleware.upstream.transport import Timeouts, UpstreamStream

@@ -17,7 +17,7 @@ import orjson
 
 from discovery.describe import MASK, describe_endpoint, describe_rule, is_credential
 from discovery.explain import explain_route_in_slices
-from discovery.snapshot import BackendRef, Rule, Snapshot
+from discovery.snapshot import BackendRef, ConsistentHash, Rule, Snapshot
 from middleware import (
     admission,
     circuit_breaking,
@@ -29,6 +29,7 @@ from middleware import (
 from middleware.errors import GatewayError
 from middleware.exchange import Exchange
 from middleware.headers import RawHeaders, header_map, strip_client_headers, upstream_headers
+from middleware.load_balancing import Balancer, hash_key
 from middleware.targets import upstream_target
 from middleware.upstream.registry import Candidate, Pick, UpstreamRegistry
 
@@ -82,7 +83,10 @@ async def explain(question: Question, *, snapshot: Snapshot, registry: UpstreamR
         candidates = _Candidates(exchange, rule, registry)
         answer["arms"] = [_arm(exchange, ref, rule, candidates(ref), registry) for ref in rule.backend_refs]
         if question.requests:
-            answer["draws"] = await _draws(rule, candidates, min(question.requests, MAX_REQUESTS))
+            kind = rule.policy.load_balancer
+            key = hash_key(kind, exchange) if isinstance(kind, ConsistentHash) else None
+            balancer = Balancer(kind=kind, draw=random.random, turns={}, key=key)
+            answer["draws"] = await _draws(rule, candidates, min(question.requests, MAX_REQUESTS), balancer)
     except GatewayError as error:
         answer["answer"] = {"status": error.status, "code": error.reason.value, "message": error.message}
     return answer
@@ -132,15 +136,21 @@ class _Candidates:
         return self._registry.candidates(ref.backend.id, self._membership.get(ref.backend.id, ()))
 
     def __call__(self, ref: BackendRef) -> tuple[Candidate, ...]:
-        everyone = [candidate for other in self._rule.backend_refs for candidate in self.ready(other)]
-        return circuit_breaking.decide(self.ready(ref), everyone, self._rule.policy.passive_health)
+        levels = [
+            [candidate for other in level for candidate in self.ready(other)]
+            for level in self._rule.levels or (self._rule.backend_refs,)
+        ]
+        return circuit_breaking.decide(self.ready(ref), levels, self._rule.policy.passive_health)
 
 
 def _arm(
     exchange: Exchange, ref: BackendRef, rule: Rule, candidates: tuple[Candidate, ...], registry: UpstreamRegistry
 ) -> Json:
-    share = ref.weight / rule.total_weight if rule.total_weight else 0.0
+    total = sum(other.weight for other in rule.backend_refs if other.priority == ref.priority)
+    share = ref.weight / total if total else 0.0
     arm: Json = {"backend": ref.name, "weight": ref.weight, "share": round(share, 6)}
+    if ref.priority:
+        arm["priority"] = ref.priority
     if ref.refusal is not None:
         arm["answer"] = {"status": 500, "code": ref.refusal.reason, "message": ref.refusal.message}
         return arm
@@ -171,7 +181,7 @@ def _arm(
     return arm
 
 
-async def _draws(rule: Rule, candidates: _Candidates, count: int) -> Json:
+async def _draws(rule: Rule, candidates: _Candidates, count: int, balancer: Balancer) -> Json:
     backends: Counter[str] = Counter()
     endpoints: Counter[str] = Counter()
     for number in range(count):
@@ -179,7 +189,7 @@ async def _draws(rule: Rule, candidates: _Candidates, count: int) -> Json:
             await asyncio.sleep(0)
         try:
             arms = traffic_splitting.decide(rule, random.random())
-            pick = endpoint_picking.decide(arms, candidates, [], random.random)
+            pick = endpoint_picking.decide(arms, candidates, [], balancer.choose)
         except GatewayError as error:
             backends[f"answered {error.status} {error.reason.value}"] += 1
             continue
@@ -209,7 +219,8 @@ def explain_as_text(answer: Json) -> str:
         shown = [name for name in rule if name not in ("id", "kind", "route", "name", "backendRefs", "refusal")]
         lines += [f"  {name}: {orjson.dumps(rule[name]).decode()}" for name in shown]
     for arm in answer.get("arms", ()):
-        lines.append(f"arm: {arm['backend']}, weight {arm['weight']}, {arm['share']:.1%} of the requests")
+        of_what = "the requests" if not arm.get("priority") else f"what priority {arm['priority']} gets"
+        lines.append(f"arm: {arm['backend']}, weight {arm['weight']}, {arm['share']:.1%} of {of_what}")
         for endpoint in arm.get("endpoints", ()):
             state = "" if endpoint["mayBeTried"] else f", left out: breaker {endpoint['breaker']}"
             pod = f" ({endpoint['pod']})" if endpoint.get("pod") else ""

@@ -31,6 +31,7 @@ class Resolved:
     reason: str = ""
     message: str = ""
     touches: tuple[tuple[str, str, str], ...] = ()  # (kind, namespace, name) of every object on the way
+    is_fallback: bool = False  # the Backend says that it is only for when the others fail
 
 
 def resolve(route: Route, ref: BackendReference | AIBackendReference, index: Index) -> Resolved:
@@ -125,7 +126,7 @@ def _resolve_backend(source: Source, namespace: str, name: str, index: Index) ->
     if fault is not None:
         return Resolved(reason=fault[0], message=f"{label}: {fault[1]}")
     backend = Backend(id=f"Backend/{namespace}/{name}", kind="Backend", namespace=namespace, name=name)
-    return Resolved(backend=backend, touches=(("Backend", namespace, name),))
+    return Resolved(backend=backend, touches=(("Backend", namespace, name),), is_fallback=found.spec.fallback)
 
 
 def _resolve_service(source: Source, namespace: str, name: str, port: int | None, index: Index) -> Resolved:
@@ -167,8 +168,9 @@ def _resolve_ai_service_backend(source: Source, namespace: str, name: str, index
     backend = Backend(
         id=f"AIServiceBackend/{namespace}/{name}", kind="AIServiceBackend", namespace=namespace, name=name
     )
-    touches = (("AIServiceBackend", namespace, name), ("Backend", ref.namespace or namespace, ref.name))
-    return Resolved(backend=backend, touches=touches)
+    below = (ref.namespace or namespace, ref.name)
+    touches = (("AIServiceBackend", namespace, name), ("Backend", *below))
+    return Resolved(backend=backend, touches=touches, is_fallback=index.backends[below].spec.fallback)
 
 
 def _not_permitted(label: str) -> Resolved:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import cast, get_args
+from typing import assert_never, cast, get_args
 
 from discovery.resources.envoy_ai_gateway import AIRouteRule
-from discovery.resources.envoy_gateway import BackendTrafficPolicy, CircuitBreaker, HealthCheck, Retry
-from discovery.resources.gateway_api import RouteRule
+from discovery.resources.envoy_gateway import BackendTrafficPolicy, CircuitBreaker, HashCookie, HealthCheck, Retry
+from discovery.resources.envoy_gateway import LoadBalancer as LoadBalancerResource
+from discovery.resources.gateway_api import RouteRetry, RouteRule
 from discovery.resources.quantities import parse_duration
 from discovery.snapshot import (
     NO_LIMITS,
     ConcurrencyLimits,
+    ConsistentHash,
+    LoadBalancer,
     PassiveHealth,
     RetryPolicy,
     RetryTrigger,
@@ -43,11 +46,35 @@ def compile_rule_policy(rule: RouteRule | AIRouteRule, policy: BackendTrafficPol
         stream_idle_timeout_seconds=idle or DEFAULT_POLICY.stream_idle_timeout_seconds,
         connect_timeout_seconds=(parse_duration(connect_text) if connect_text else 0.0)
         or DEFAULT_POLICY.connect_timeout_seconds,
-        retry=_retry(spec.retry) if spec is not None and spec.retry is not None else DEFAULT_POLICY.retry,
+        retry=_retry_of(rule, spec.retry if spec is not None else None),
         limits=_limits(spec.circuit_breaker) if spec is not None else NO_LIMITS,
         passive_health=_passive_health(spec.health_check) if spec is not None else DEFAULT_POLICY.passive_health,
+        load_balancer=_load_balancer(spec.load_balancer) if spec is not None and spec.load_balancer else None,
     )
     return DEFAULT_POLICY if compiled == DEFAULT_POLICY else compiled
+
+
+def _retry_of(rule: RouteRule | AIRouteRule, retry: Retry | None) -> RetryPolicy:
+    """The rule's own `retry` before the policy's, as with timeouts."""
+    if isinstance(rule, RouteRule) and rule.retry is not None:
+        return _route_retry(rule.retry)
+    return DEFAULT_POLICY.retry if retry is None else _retry(retry)
+
+
+def _route_retry(retry: RouteRetry) -> RetryPolicy:
+    """Gateway API's HTTPRouteRetry (GEP-1731): the codes, and connections that fail, break or time out. ``backoff`` is
+    the least time between attempts."""
+    default = RetryPolicy()
+    least = parse_duration(retry.backoff) if retry.backoff else 0.0
+    return RetryPolicy(
+        max_retries=default.max_retries if retry.attempts is None else retry.attempts,
+        triggers=frozenset({"connect-failure", "reset", "retriable-status-codes"}),
+        statuses=frozenset(retry.codes),
+        backoff_base_seconds=least or default.backoff_base_seconds,
+        backoff_max_seconds=max(10 * least, default.backoff_max_seconds),
+        backoff_min_seconds=least,
+        backs_off_always=bool(least),
+    )
 
 
 def _retry(retry: Retry) -> RetryPolicy:
@@ -68,6 +95,7 @@ def _retry(retry: Retry) -> RetryPolicy:
         longest = parse_duration(per_retry.back_off.max_interval) if per_retry.back_off.max_interval else 10 * base
     return RetryPolicy(
         max_retries=retry.num_retries,
+        attempts_per_priority=retry.num_attempts_per_priority or None,
         triggers=triggers,
         statuses=statuses,
         per_try_timeout_seconds=per_try or None,
@@ -115,4 +143,40 @@ def _passive_health(check: HealthCheck | None) -> PassiveHealth:
         base_ejection_seconds=parse_duration(passive.base_ejection_time),
         max_ejection_percent=100 if passive.max_ejection_percent is None else passive.max_ejection_percent,
         panic_threshold_percent=panic,
+    )
+
+
+def _load_balancer(given: LoadBalancerResource) -> LoadBalancer:
+    """What is not implemented is warned of and balanced as without a policy."""
+    hashed = given.consistent_hash
+    if hashed is None:
+        match given.type:
+            case "RoundRobin" | "Random":
+                return given.type
+            case _:
+                return "LeastRequest"
+    match hashed.type:
+        case "SourceIP":
+            return ConsistentHash(source="SourceIP")
+        case "Header" | "Headers":
+            names = (hashed.header, *hashed.headers)
+            headers = tuple(name.name.lower().encode("latin-1") for name in names if name is not None)
+            return ConsistentHash(source="Headers", names=headers)
+        case "QueryParams":
+            return ConsistentHash(source="QueryParams", names=tuple(name.name.encode() for name in hashed.query_params))
+        case "Cookie":
+            assert hashed.cookie is not None
+            return _hash_cookie(hashed.cookie)
+        case _:
+            assert_never(hashed.type)
+
+
+def _hash_cookie(cookie: HashCookie) -> ConsistentHash:
+    """As in Envoy a client without the cookie is given one only where the policy sets a `ttl`."""
+    attributes = "".join(f"; {name}={value}" if value else f"; {name}" for name, value in cookie.attributes.items())
+    return ConsistentHash(
+        source="Cookie",
+        names=(cookie.name.encode("latin-1"),),
+        cookie_max_age_seconds=int(parse_duration(cookie.ttl)) if cookie.ttl is not None else None,
+        cookie_attributes=attributes.encode("latin-1"),
     )

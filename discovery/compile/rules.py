@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from discovery.compile.filters import CompiledFilters, compile_ai_mutations, compile_filters
 from discovery.compile.index import Index, Route
 from discovery.compile.matches import CompiledMatch, CompiledMatches, compile_matches, only_prefix
 from discovery.compile.policies import Policies
-from discovery.compile.references import resolve
+from discovery.compile.references import Resolved, resolve
 from discovery.resources.envoy_ai_gateway import AIBackendReference, AIRouteRule
 from discovery.resources.gateway_api import BackendReference, Fraction, RequestMirror, RouteRule
 from discovery.resources.inference import InferencePool
 from discovery.resources.meta import parse_time
+from discovery.resources.quantities import parse_duration
 from discovery.routing_table import MODEL_HEADER
-from discovery.snapshot import Backend, BackendRef, Mirror, ModelCard, Refusal, RefusalReason, Rule
+from discovery.snapshot import (
+    Backend,
+    BackendRef,
+    Mirror,
+    ModelCard,
+    Refusal,
+    RefusalReason,
+    Rule,
+    SessionPersistence,
+)
 from discovery.status import Cause
 
 OWNER = "pointsman"
@@ -89,6 +100,7 @@ def compile_rule(
                 backend=resolved.backend if refusal is None else None,
                 refusal=refusal,
                 filters=own.filters,
+                priority=_priority(given, resolved),
             )
         )
     served_pools = len(pools)  # what only copies go to is not listed
@@ -118,6 +130,8 @@ def compile_rule(
             name=rule.name or str(number),
             backend_refs=tuple(refs),
             total_weight=total,
+            levels=_levels(refs),
+            session=_session(rule, f"{route.kind}/{route.path}/{number}"),
             filters=filters.filters,
             redirect=filters.redirect,
             mirrors=tuple(mirrors),
@@ -145,6 +159,39 @@ def _ref_filters(
     if isinstance(ref, AIBackendReference):
         return compile_ai_mutations(ref, index.ai_service_backends.get((ref.namespace or route.namespace, ref.name)))
     return compile_filters(ref.filters, prefix=only_prefix(rule), is_backend_ref=True)
+
+
+def _priority(ref: BackendReference | AIBackendReference, resolved: Resolved) -> int:
+    """An AIGatewayRoute's own priority wins over the Backend's `fallback`, which is priority 1 (Envoy AI Gateway)."""
+    if isinstance(ref, AIBackendReference) and ref.priority is not None:
+        return ref.priority
+    return int(resolved.is_fallback)
+
+
+def _levels(refs: list[BackendRef]) -> tuple[tuple[BackendRef, ...], ...]:
+    priorities = sorted({ref.priority for ref in refs})
+    if len(priorities) < 2:
+        return ()
+    return tuple(tuple(ref for ref in refs if ref.priority == priority) for priority in priorities)
+
+
+def _session(rule: RouteRule | AIRouteRule, rule_id: str) -> SessionPersistence | None:
+    """A cookie without a name gets one of the rule's own, so that two rules do not share it."""
+    given = rule.session_persistence if isinstance(rule, RouteRule) else None
+    if given is None:
+        return None
+    name = f"pointsman-{blake2b(rule_id.encode(), digest_size=4).hexdigest()}"
+    if given.header is not None:
+        name = given.header.name.lower()
+    elif given.cookie.name is not None:
+        name = given.cookie.name
+    return SessionPersistence(
+        kind=given.type,
+        name=name.encode("ascii"),
+        path=given.cookie.path.encode("ascii", "ignore"),
+        is_permanent=given.cookie.lifetime_type == "Permanent",
+        absolute_timeout_seconds=(parse_duration(given.absolute_timeout) or None) if given.absolute_timeout else None,
+    )
 
 
 def _mirrors(rule: RouteRule | AIRouteRule, field: str) -> Iterator[tuple[str, RequestMirror]]:

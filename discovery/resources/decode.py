@@ -282,8 +282,13 @@ def _targets_what_is_served(spec: dict[str, Any]) -> bool:
 
 
 def _forget_default(checked: Any, given: Any, path: tuple[str, ...]) -> None:
-    """Take a default of the schema's back where the object itself says nothing."""
-    for step in path[:-1]:
+    """Take a default of the schema's back where the object itself says nothing. A step `[]` is every item of a list."""
+    for number, step in enumerate(path[:-1]):
+        if step == "[]":
+            if isinstance(checked, list) and isinstance(given, list):
+                for checked_item, given_item in zip(checked, given, strict=True):
+                    _forget_default(checked_item, given_item, path[number + 1 :])
+            return
         checked = checked.get(step) if isinstance(checked, dict) else None
         given = given.get(step) if isinstance(given, dict) else None
     if isinstance(checked, dict) and (not isinstance(given, dict) or given.get(path[-1]) is None):

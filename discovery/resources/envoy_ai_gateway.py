@@ -25,6 +25,7 @@ class AIBackendReference(Model, frozen=True, kw_only=True):
     namespace: str | None = None
     name: str
     weight: int = 1
+    priority: int | None = None  # None is what a file leaves out: then the Backend's `fallback` says
     header_mutation: HeaderMutation | None = None
     body_mutation: dict[str, object] | None = None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from discovery.resources.meta import Model, PolicySpec, Resource
@@ -34,6 +36,7 @@ class BackendSpec(Model, frozen=True, kw_only=True):
     endpoints: tuple[BackendEndpoint, ...] = ()
     app_protocols: tuple[str, ...] = ()
     tls: dict[str, object] | None = None
+    fallback: bool = False
 
 
 class Backend(Resource, frozen=True, kw_only=True):
@@ -105,6 +108,7 @@ class PerRetry(Model, frozen=True, kw_only=True):
 
 class Retry(Model, frozen=True, kw_only=True):
     num_retries: int = 2
+    num_attempts_per_priority: int | None = None
     retry_on: RetryOn | None = None
     per_retry: PerRetry = PerRetry()
 
@@ -122,11 +126,37 @@ class HealthCheck(Model, frozen=True, kw_only=True):
     panic_threshold: int | None = None
 
 
+class HashName(Model, frozen=True, kw_only=True):
+    name: str
+
+
+class HashCookie(Model, frozen=True, kw_only=True):
+    name: str
+    ttl: str | None = None
+    attributes: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class ConsistentHash(Model, frozen=True, kw_only=True):
+    """The field that ``type`` names is set (checked when decoded)."""
+
+    type: Literal["SourceIP", "Header", "Headers", "Cookie", "QueryParams"]
+    header: HashName | None = None
+    headers: tuple[HashName, ...] = ()
+    cookie: HashCookie | None = None
+    query_params: tuple[HashName, ...] = ()
+
+
+class LoadBalancer(Model, frozen=True, kw_only=True):
+    type: Literal["ConsistentHash", "LeastRequest", "Random", "RoundRobin", "BackendUtilization", "DynamicModule"]
+    consistent_hash: ConsistentHash | None = None
+
+
 class BackendTrafficPolicySpec(PolicySpec, frozen=True, kw_only=True):
     timeout: Timeout = Timeout()
     circuit_breaker: CircuitBreaker | None = None
     retry: Retry | None = None
     health_check: HealthCheck | None = None
+    load_balancer: LoadBalancer | None = None
 
 
 class BackendTrafficPolicy(Resource, frozen=True, kw_only=True):

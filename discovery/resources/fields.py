@@ -6,6 +6,7 @@ are for the operator and are printed behind the field's path.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -74,6 +75,10 @@ def _notes(
     return tuple(FieldNote(path=path, effect=effect, reason=reason, applies=applies) for path in paths)
 
 
+# RFC 6265 section 4.1.1: what may stand in Set-Cookie without ending it early.
+_COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_COOKIE_ATTRIBUTE = re.compile(r"[ -:<-~]*")
+
 _UNCHANGED = "requests are forwarded as they came"
 _EXPERIMENTAL = "experimental in Gateway API, ignored"
 _PICKER = "read, never called: Pointsman picks the endpoint"
@@ -89,7 +94,7 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
         *_ignored(_EXPERIMENTAL, "spec.allowedListeners", "spec.defaultScope", "spec.tls"),
     ),
     (GATEWAY_API, "HTTPRoute"): (
-        *_ignored(_EXPERIMENTAL, "spec.useDefaultGateways", "spec.rules[].retry", "spec.rules[].sessionPersistence"),
+        *_ignored(_EXPERIMENTAL, "spec.useDefaultGateways"),
         *_not_yet(
             "only a rule's own filters mirror requests",
             "spec.rules[].backendRefs[].filters[].requestMirror",
@@ -100,7 +105,6 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
     # targetModels that differ from modelName: discovery/check.py warns, where both are seen.
     (INFERENCE_ALPHA, "InferenceModel"): _not_yet("all requests have the same priority", "spec.criticality"),
     (ENVOY_GATEWAY, "Backend"): (
-        *_not_yet("all backendRefs share the traffic by weight", "spec.fallback", applies=bool),
         *_not_yet("endpoints of all zones are alike", "spec.endpoints[].zone"),
         *_not_yet("only active health checks use it", "spec.endpoints[].hostname"),
     ),
@@ -170,9 +174,35 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
             "spec.healthCheck.passive.alwaysEjectOneEndpoint",
         ),
         *_not_yet("backends are spoken to in HTTP/1.1, without upgrades", "spec.http2", "spec.httpUpgrade"),
-        *_not_yet("the endpoint with fewer requests is picked", "spec.loadBalancer"),
+        *_not_yet(
+            "the endpoint with fewer requests is picked",
+            "spec.loadBalancer.type",
+            applies=lambda value: value in ("BackendUtilization", "DynamicModule"),
+        ),
+        *_not_yet(
+            "the endpoint with fewer requests is picked",
+            "spec.loadBalancer.backendUtilization",
+            "spec.loadBalancer.dynamicModule",
+        ),
+        *_restricts(
+            "is no name that a cookie can have",
+            "spec.loadBalancer.consistentHash.cookie.name",
+            applies=lambda value: not _COOKIE_NAME.fullmatch(value),
+        ),
+        *_restricts(
+            "are no attributes that a cookie can have",
+            "spec.loadBalancer.consistentHash.cookie.attributes",
+            applies=lambda value: any(not _COOKIE_ATTRIBUTE.fullmatch(part) for item in value.items() for part in item),
+        ),
+        *_not_yet("clients cannot choose their endpoint", "spec.loadBalancer.endpointOverride"),
+        *_not_yet("a new endpoint gets its whole share at once", "spec.loadBalancer.slowStart"),
+        *_not_yet("endpoints of all zones are alike", "spec.loadBalancer.zoneAware"),
+        *_not_yet(
+            "rendezvous hashing needs no table",
+            "spec.loadBalancer.consistentHash.tableSize",
+            applies=lambda value: value != 65537,
+        ),
         *_not_yet("the client's address is in X-Forwarded-For", "spec.proxyProtocol"),
-        *_not_yet("all endpoints have one priority", "spec.retry.numAttemptsPerPriority"),
         *_not_yet("endpoints are addressed themselves", "spec.routingType"),
         *_not_yet("telemetry is configured by OTEL_* variables", "spec.telemetry"),
         *_not_yet(
@@ -197,11 +227,6 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
             "not implemented: the backend is asked for the model name that the client sent",
             "spec.rules[].backendRefs[].modelNameOverride",
         ),
-        *_ignored(
-            "not implemented: all backendRefs share the traffic by weight",
-            "spec.rules[].backendRefs[].priority",
-            applies=bool,
-        ),
     ),
     (ENVOY_AI_GATEWAY, "AIServiceBackend"): (
         *_removed("is no longer part of AIServiceBackend, ignored", "spec.timeouts"),
@@ -211,12 +236,14 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
 
 # Where an object leaves these out, Pointsman's own default holds and not the CRD's: Envoy's hidden 1024, and a share of
 # 10 % that never ejects anything in a small pool. From an API server the CRD's default comes as if it had been written.
+# A backendRef's priority of 0 is said only where it is written: unset, the Backend's `fallback` decides.
 UNSET_IS_OURS: dict[tuple[str, str], tuple[tuple[str, ...], ...]] = {
+    (ENVOY_AI_GATEWAY, "AIGatewayRoute"): (("spec", "rules", "[]", "backendRefs", "[]", "priority"),),
     (ENVOY_GATEWAY, "BackendTrafficPolicy"): (
         ("spec", "circuitBreaker", "maxConnections"),
         ("spec", "circuitBreaker", "maxPendingRequests"),
         ("spec", "circuitBreaker", "maxParallelRequests"),
         ("spec", "circuitBreaker", "maxParallelRetries"),
         ("spec", "healthCheck", "passive", "maxEjectionPercent"),
-    )
+    ),
 }

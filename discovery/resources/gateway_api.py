@@ -151,12 +151,39 @@ class Timeouts(Model, frozen=True, kw_only=True):
     backend_request: str | None = None
 
 
+class RouteRetry(Model, frozen=True, kw_only=True):
+    codes: tuple[int, ...] = ()
+    attempts: int | None = None
+    backoff: str | None = None
+
+
+class SessionCookie(Model, frozen=True, kw_only=True):
+    name: str | None = None
+    path: str = "/"
+    lifetime_type: Literal["Session", "Permanent"] = "Session"
+
+
+class SessionHeader(Model, frozen=True, kw_only=True):
+    name: str
+
+
+class SessionPersistence(Model, frozen=True, kw_only=True):
+    """The object that ``type`` names is there (checked when decoded)."""
+
+    type: Literal["Cookie", "Header"] = "Cookie"
+    cookie: SessionCookie = SessionCookie()
+    header: SessionHeader | None = None
+    absolute_timeout: str | None = None
+
+
 class RouteRule(Model, frozen=True, kw_only=True):
     name: str | None = None
     matches: tuple[RouteMatch, ...] = (RouteMatch(),)
     filters: tuple[RouteFilter, ...] = ()
     backend_refs: tuple[BackendReference, ...] = ()
     timeouts: Timeouts = Timeouts()
+    retry: RouteRetry | None = None
+    session_persistence: SessionPersistence | None = None
 
 
 class HTTPRouteSpec(Model, frozen=True, kw_only=True):

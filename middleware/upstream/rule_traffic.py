@@ -18,11 +18,12 @@ class RuleTraffic:
     Single-threaded: whoever leaves hands its place on in the same step, so nobody can overtake the queue.
     """
 
-    __slots__ = ("_waiting", "in_flight", "retries_in_flight")
+    __slots__ = ("_waiting", "in_flight", "retries_in_flight", "turns")
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.retries_in_flight = 0
+        self.turns: dict[str, int] = {}  # of round robin, by the backendRef's name
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     @property

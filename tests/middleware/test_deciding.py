@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from discovery.snapshot import Redirect, Refusal, ReplacePrefix, RetryPolicy, RetryTrigger
 from middleware.admission import location
 from middleware.endpoint_picking import decide as pick_endpoint
-from middleware.endpoint_picking import least_of_two
 from middleware.errors import NoEndpointsError, RefusedByConfigurationError
+from middleware.load_balancing import Balancer, least_of_two
 from middleware.retrying import is_keep_alive_race, may_retry, parse_retry_after, wait_before
 from middleware.traffic_splitting import decide as split
 from middleware.upstream.connection import ConnectionBrokenError
@@ -29,6 +29,8 @@ from tests.support.exchanges import (
     make_upstream,
 )
 
+BALANCER = Balancer(kind=None, draw=random.random, turns={})
+
 # -- traffic splitting ----------------------------------------------------------------------------------------------
 
 weights = st.lists(st.integers(0, 1_000_000), min_size=1, max_size=16).filter(lambda found: sum(found) > 0)
@@ -37,8 +39,10 @@ weights = st.lists(st.integers(0, 1_000_000), min_size=1, max_size=16).filter(la
 @given(weights=weights, draw=st.floats(0, 1, exclude_max=True))
 def test_a_weight_of_zero_is_never_drawn(weights: list[int], draw: float) -> None:
     rule = make_rule(*(make_ref(f"default/{index}", weight=weight) for index, weight in enumerate(weights)))
-    (arm,) = split(rule, draw)
-    assert arm.weight > 0 or len(weights) == 1
+    arms = split(rule, draw)
+    assert len(arms) == len({arm.name for arm in arms})
+    assert all(arm.weight > 0 for arm in arms)
+    assert len(arms) == sum(weight > 0 for weight in weights)
 
 
 @given(weights=weights)
@@ -104,15 +108,15 @@ def test_an_endpoint_is_tried_once_before_any_is_tried_again() -> None:
     pool, arm = make_pool(0, 0, 0), make_ref()
     attempts: list[Attempt] = []
     for _ in range(3):
-        pick = pick_endpoint((arm,), lambda _: pool, attempts, random.random)
+        pick = pick_endpoint((arm,), lambda _: pool, attempts, BALANCER.choose)
         assert pick.upstream.id not in {attempt.pick.upstream.id for attempt in attempts}
         attempts.append(make_attempt(pick))
-    assert pick_endpoint((arm,), lambda _: pool, attempts, random.random).upstream in {item.upstream for item in pool}
+    assert pick_endpoint((arm,), lambda _: pool, attempts, BALANCER.choose).upstream in {item.upstream for item in pool}
 
 
 def test_no_endpoint_at_all_is_an_error_that_names_the_backend() -> None:
     with pytest.raises(NoEndpointsError, match="default/qwen"):
-        pick_endpoint((make_ref("default/qwen"),), lambda _: (), [], random.random)
+        pick_endpoint((make_ref("default/qwen"),), lambda _: (), [], BALANCER.choose)
 
 
 # -- retrying -------------------------------------------------------------------------------------------------------

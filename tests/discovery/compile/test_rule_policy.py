@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from discovery.load import load
-from discovery.snapshot import ConcurrencyLimits, PassiveHealth, RetryPolicy, RulePolicy
+from discovery.snapshot import (
+    ConcurrencyLimits,
+    ConsistentHash,
+    LoadBalancer,
+    PassiveHealth,
+    RetryPolicy,
+    RulePolicy,
+)
 
 
 def compiled(tmp_path: Path, spec: str, *, rule: str = "") -> RulePolicy:
@@ -38,6 +45,43 @@ spec:
     assert result.problems == ()
     (found,) = result.routing.rules
     return found.policy
+
+
+def test_a_rules_own_retry_wins_over_its_policys(tmp_path: Path) -> None:
+    policy = compiled(
+        tmp_path, "retry: {numRetries: 7}", rule="retry: {codes: [500, 502], attempts: 3, backoff: 100ms}"
+    )
+    assert policy.retry == RetryPolicy(
+        max_retries=3,
+        triggers=frozenset({"connect-failure", "reset", "retriable-status-codes"}),
+        statuses=frozenset({500, 502}),
+        backoff_base_seconds=0.1,
+        backoff_max_seconds=1.0,
+        backoff_min_seconds=0.1,
+        backs_off_always=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        pytest.param("{type: RoundRobin}", "RoundRobin", id="round-robin"),
+        pytest.param("{type: LeastRequest}", "LeastRequest", id="least-request"),
+        pytest.param(
+            "{type: ConsistentHash, consistentHash: {type: Headers, headers: [{name: X-A}, {name: X-B}]}}",
+            ConsistentHash(source="Headers", names=(b"x-a", b"x-b")),
+            id="headers",
+        ),
+        pytest.param(
+            "{type: ConsistentHash, consistentHash: {type: Cookie,"
+            " cookie: {name: u, ttl: 1h, attributes: {Secure: ''}}}}",
+            ConsistentHash(source="Cookie", names=(b"u",), cookie_max_age_seconds=3600, cookie_attributes=b"; Secure"),
+            id="cookie",
+        ),
+    ],
+)
+def test_a_load_balancer_is_taken_over(tmp_path: Path, spec: str, expected: LoadBalancer) -> None:
+    assert compiled(tmp_path, f"loadBalancer: {spec}").load_balancer == expected
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_an_ai_route_s_backend_ref_may_leave_its_group_out(ref: str) -> None:
     ("field", "expected"),
     [
         pytest.param("circuitBreaker: {perEndpoint: {maxConnections: 1}}", True, id="per-endpoint-limit-warns"),
-        pytest.param("loadBalancer: {type: Random}", True, id="load-balancer-warns"),
+        pytest.param("loadBalancer: {type: Random, zoneAware: {}}", True, id="zones-warn"),
         pytest.param("mergeType: StrategicMerge", False, id="merge-type-restricts"),
         pytest.param("requestBuffer: {limit: 1Mi}", False, id="request-buffer-restricts"),
     ],

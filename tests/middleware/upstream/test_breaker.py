@@ -238,7 +238,7 @@ def make_pool(total: int, ejected: int, settings: PassiveHealth = SETTINGS) -> t
 )
 def test_ejected_endpoints_are_left_out_until_too_few_remain(total: int, ejected: int, left: int) -> None:
     pool = make_pool(total, ejected)
-    assert len(decide(pool, pool, SETTINGS)) == left
+    assert len(decide(pool, [pool], SETTINGS)) == left
 
 
 def test_panic_looks_at_the_whole_rule_and_not_at_one_arm() -> None:
@@ -247,14 +247,21 @@ def test_panic_looks_at_the_whole_rule_and_not_at_one_arm() -> None:
         Candidate(endpoint, make_upstream(endpoint))
         for endpoint in (make_endpoint(f"198.51.100.{n}") for n in range(2))
     )
-    assert decide(pool, pool + others, SETTINGS) == ()
-    assert decide(pool, pool, SETTINGS) == pool
+    assert decide(pool, [pool + others], SETTINGS) == ()
+    assert decide(pool, [pool], SETTINGS) == pool
 
 
 def test_no_more_than_the_allowed_share_is_ejected() -> None:
     limited = PassiveHealth(consecutive_failures=3, max_ejection_percent=25)
     pool = make_pool(4, 2, limited)
-    assert len(decide(pool, pool, limited)) == 3
+    assert len(decide(pool, [pool], limited)) == 3
     few = PassiveHealth(consecutive_failures=3, max_ejection_percent=10)
     pool = make_pool(4, 2, few)
-    assert len(decide(pool, pool, few)) == 4
+    assert len(decide(pool, [pool], few)) == 4
+
+
+def test_a_priority_that_can_carry_everything_keeps_the_rule_out_of_panic() -> None:
+    first = make_pool(4, 4)
+    fallback = (Candidate(endpoint := make_endpoint("198.51.100.1"), make_upstream(endpoint)),)
+    assert decide(first, [first, fallback], SETTINGS) == ()  # one endpoint of five is left, and it is a priority whole
+    assert decide(first, [first], SETTINGS) == first
