@@ -312,6 +312,7 @@ def explain(
     from app.main import make_transport
     from discovery.load import load
     from discovery.snapshot import Snapshot
+    from middleware.rate_limits import RateLimiter
     from middleware.upstream.registry import UpstreamRegistry
 
     asked = [name for name in model if "=" not in name]
@@ -344,7 +345,7 @@ def explain(
     )
     snapshot = Snapshot(version=1, routing=compiled.routing, membership=compiled.membership)
     registry = UpstreamRegistry(make_transport=make_transport)
-    answer = asyncio.run(explain_request(question, snapshot=snapshot, registry=registry))
+    answer = asyncio.run(explain_request(question, snapshot=snapshot, registry=registry, limiter=RateLimiter()))
     if as_json:
         import orjson
 

@@ -24,6 +24,7 @@ from app.server import HttpServer
 from app.settings import Settings
 from discovery.snapshot import SnapshotStore
 from middleware.model_extraction import BodyMemory
+from middleware.rate_limits import RateLimiter
 from middleware.telemetry import ExchangeObserver, report_refusal
 from middleware.traffic_mirroring import MirrorCopies
 from middleware.upstream.registry import UpstreamRegistry
@@ -48,10 +49,12 @@ class Gateway:
         self.registry = UpstreamRegistry(make_transport=make_transport)
         self.rules = RuleTrafficRegistry()
         self.memory = BodyMemory(limit_bytes=settings.max_body_memory_bytes)
-        self.metrics = Metrics(store=self.store, registry=self.registry, writer=writer)
+        self.limiter = RateLimiter()
+        self.metrics = Metrics(store=self.store, registry=self.registry, limiter=self.limiter, writer=writer)
         self.copies = MirrorCopies(observer=self.metrics)
         self.store.subscribe(self.registry.follow)
         self.store.subscribe(self.rules.follow)
+        self.store.subscribe(self.limiter.follow)
         access_log = AccessLog(writer, is_readable=is_readable_log)
         all_observers: list[ExchangeObserver] = [self.metrics, access_log, *observers]
         self._is_draining = False
@@ -61,6 +64,7 @@ class Gateway:
                 registry=self.registry,
                 rules=self.rules,
                 memory=self.memory,
+                limiter=self.limiter,
                 copies=self.copies,
                 by_port=settings.listens_on_gateway_ports,
                 observers=all_observers,
@@ -69,7 +73,11 @@ class Gateway:
         )
         self._admin = HttpServer(
             build_admin(
-                store=self.store, registry=self.registry, metrics=self.metrics, is_draining=lambda: self._is_draining
+                store=self.store,
+                registry=self.registry,
+                limiter=self.limiter,
+                metrics=self.metrics,
+                is_draining=lambda: self._is_draining,
             )
         )
         self.configuration = Configuration(settings, store=self.store, metrics=self.metrics)

@@ -13,6 +13,7 @@ from middleware.circuit_breaking import CircuitBreakingMiddleware
 from middleware.endpoint_picking import EndpointPickingMiddleware
 from middleware.errors import ErrorsMiddleware
 from middleware.model_extraction import BodyMemory, ModelExtractionMiddleware
+from middleware.rate_limits import RateLimiter
 from middleware.route_matching import RouteMatchingMiddleware
 from middleware.streaming_proxy import StreamingProxyMiddleware
 from middleware.telemetry import ExchangeObserver, TelemetryMiddleware
@@ -29,6 +30,7 @@ def build_chain(
     registry: UpstreamRegistry,
     rules: RuleTrafficRegistry,
     memory: BodyMemory,
+    limiter: RateLimiter,
     copies: MirrorCopies,
     by_port: bool = False,
     observers: Sequence[ExchangeObserver],
@@ -40,7 +42,7 @@ def build_chain(
         Middleware(ErrorsMiddleware),
         Middleware(ModelExtractionMiddleware, store=store, memory=memory, by_port=by_port),
         Middleware(RouteMatchingMiddleware),
-        Middleware(AdmissionMiddleware),
+        Middleware(AdmissionMiddleware, limiter=limiter),
         Middleware(TrafficSplittingMiddleware),
         Middleware(CircuitBreakingMiddleware, registry=registry, rules=rules),
         Middleware(EndpointPickingMiddleware),

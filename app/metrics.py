@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from app.logs import LineWriter, final_status
 from discovery.snapshot import SnapshotStore
 from middleware.exchange import Exchange
+from middleware.rate_limits import RateLimiter
 from middleware.traffic_mirroring import MirrorRecord
 from middleware.upstream.registry import UpstreamRegistry
 
@@ -73,9 +74,12 @@ class Metrics(Collector):
     every time, what a scrape costs is paid every few seconds.
     """
 
-    def __init__(self, *, store: SnapshotStore, registry: UpstreamRegistry, writer: LineWriter) -> None:
+    def __init__(
+        self, *, store: SnapshotStore, registry: UpstreamRegistry, limiter: RateLimiter, writer: LineWriter
+    ) -> None:
         self._store = store
         self._registry = registry
+        self._limiter = limiter
         self._writer = writer
         self.requests_in_flight = 0
         self.config_rejected = 0
@@ -171,6 +175,14 @@ class Metrics(Collector):
         yield duration
         yield first_byte
         yield from self._collect_mirrors()
+        shadowed = CounterMetricFamily(
+            "pointsman_rate_limit_shadowed_total",
+            "Requests that a rate limit in shadow mode would have refused.",
+            labels=["route", "rule"],
+        )
+        for (route, rule), count in self._limiter.shadowed.items():
+            shadowed.add_metric([route, rule], count)
+        yield shadowed
         yield GaugeMetricFamily(
             "pointsman_requests_in_flight", "Requests being answered now.", value=self.requests_in_flight
         )

@@ -6,7 +6,7 @@ from collections.abc import Collection, Hashable
 from typing import Protocol
 
 from discovery.slices import Steps, run_at_once, run_in_slices
-from discovery.snapshot import Membership, Routing
+from discovery.snapshot import Listener, Membership, Routing
 
 
 class Served(Protocol):
@@ -35,10 +35,8 @@ def _change_steps(old: Served, new: Served) -> Steps[str]:
         before, after = old.routing, new.routing
         parts += _differences("listener", {i.name for i in before.listeners}, {i.name for i in after.listeners})
         yield
-        settings = {i.name: (i.hostname, i.port, i.body_limit) for i in before.listeners}
-        edited = sum(
-            i.name in settings and settings[i.name] != (i.hostname, i.port, i.body_limit) for i in after.listeners
-        )
+        settings = {i.name: _settings(i) for i in before.listeners}
+        edited = sum(i.name in settings and settings[i.name] != _settings(i) for i in after.listeners)
         if edited:
             parts.append(f"{_count(edited, 'listener')} changed")
         rules = {rule.id: rule for rule in before.rules}
@@ -60,6 +58,10 @@ def _change_steps(old: Served, new: Served) -> Steps[str]:
     if parts:
         return ", ".join(parts)
     return "nothing has changed" if old.routing is new.routing else "no rule and no endpoint has changed"
+
+
+def _settings(listener: Listener) -> tuple[object, ...]:
+    return listener.hostname, listener.port, listener.body_limit, listener.tells_rate_limits
 
 
 def _conditions(routing: Routing) -> Steps[dict[str, set[object]]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from discovery.rate_limit import ClientSelector, RateLimit
 from discovery.routing_table import PathKind, Pattern, RouteEntry
 from discovery.snapshot import (
     BackendRef,
     ConcurrencyLimits,
     ConsistentHash,
     Endpoint,
+    FaultInjection,
     Filters,
     HeaderMutation,
     Listener,
@@ -67,6 +69,7 @@ def _describe_listener(listener: Listener) -> Json:
         "hostname": listener.hostname,
         "port": listener.port,
         "bodyLimitBytes": listener.body_limit,
+        "tellsRateLimits": listener.tells_rate_limits,
         "matches": [describe_entry(entry) for entry in listener.table.entries],
     }
 
@@ -164,6 +167,8 @@ def _describe_policy(policy: RulePolicy) -> Json:
             "maxEjectionPercent": policy.passive_health.max_ejection_percent,
             "panicThresholdPercent": policy.passive_health.panic_threshold_percent,
         },
+        **({"rateLimits": [describe_rate_limit(limit) for limit in policy.rate_limits]} if policy.rate_limits else {}),
+        **({"faults": _describe_faults(policy.faults)} if policy.faults is not None else {}),
     }
 
 
@@ -171,6 +176,51 @@ def _describe_balancer(balancer: LoadBalancer | None) -> Json | str | None:
     if isinstance(balancer, ConsistentHash):
         return {"consistentHash": balancer.source, "names": [_text(name) for name in balancer.names]}
     return balancer
+
+
+def describe_rate_limit(limit: RateLimit) -> Json:
+    """A limit, and in words which clients it is for. Values that may be credentials are masked."""
+    return {
+        "requests": limit.requests,
+        "unit": limit.unit,
+        "cost": limit.cost,
+        "clients": " and ".join(words for selector in limit.selectors for words in _selector_words(selector)),
+        "sharedBy": limit.shared_by or None,
+        "isShadow": limit.is_shadow,
+        "field": limit.field,
+    }
+
+
+def _selector_words(selector: ClientSelector) -> Iterator[str]:
+    for noun, values in (("header", selector.headers), ("query parameter", selector.query)):
+        for value in values:
+            name, pattern = _text(value.name), value.pattern
+            if pattern is None:
+                yield f"each value of {noun} {name}"
+            else:
+                is_secret = noun == "header" and is_credential(value.name)
+                shown = MASK if is_secret else pattern.source if pattern.value is None else _text(pattern.value)
+                sign = ("!" if value.is_inverted else "") + ("~" if pattern.value is None else "=")
+                yield f"{noun} {name} {sign} {shown}"
+    if selector.methods:
+        yield "method " + " or ".join(f"!= {name}" if inverted else name for name, inverted in selector.methods)
+    if selector.path is not None:
+        path = selector.path
+        kinds = {PathKind.EXACT: "=", PathKind.PREFIX: "below", PathKind.REGULAR_EXPRESSION: "~"}
+        yield f"path {'not ' if path.is_inverted else ''}{kinds[path.kind]} {path.value or '/'}"
+    if selector.address is not None:
+        address = selector.address
+        where = f"{'outside of' if address.is_inverted else 'in'} {address.network}"
+        yield f"each address {where}" if address.is_distinct else f"addresses {where}"
+
+
+def _describe_faults(faults: FaultInjection) -> Json:
+    described: Json = {}
+    if faults.delay_seconds is not None:
+        described["delay"] = {"seconds": faults.delay_seconds, "percent": faults.delay_percent}
+    if faults.abort_status is not None:
+        described["abort"] = {"status": faults.abort_status, "percent": faults.abort_percent}
+    return described
 
 
 def _limits(limits: ConcurrencyLimits) -> Iterator[tuple[str, float | None]]:

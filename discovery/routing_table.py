@@ -296,7 +296,7 @@ def _first(
             continue
         if candidate.query:
             if query is None:
-                query = _first_values(request.query)
+                query = first_values(request.query)
             if not _all_accept(candidate.query, query):
                 continue
         return candidate
@@ -314,7 +314,7 @@ def _all_accept(patterns: tuple[Pattern, ...], values: Mapping[bytes, bytes]) ->
     return True
 
 
-def _first_values(query: bytes) -> dict[bytes, bytes]:
+def first_values(query: bytes) -> dict[bytes, bytes]:
     """Of a repeated parameter the first value counts, as in Envoy."""
     values: dict[bytes, bytes] = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1"):

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 import httpx
 
+from discovery.rate_limit import RateLimit
+
 if TYPE_CHECKING:
     from discovery.routing_table import RoutingTable
     from discovery.status import ObjectStatus
@@ -168,6 +170,16 @@ class SessionPersistence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FaultInjection:
+    """Faults made for drills: so many percent of a rule's requests wait, and so many are answered with a status."""
+
+    delay_seconds: float | None = None
+    delay_percent: float = 100.0
+    abort_status: int | None = None
+    abort_percent: float = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RulePolicy:
     """Everything that policies and the route itself say about one rule, merged at compile. Times are in seconds.
 
@@ -183,6 +195,8 @@ class RulePolicy:
     limits: ConcurrencyLimits = NO_LIMITS
     passive_health: PassiveHealth = PassiveHealth()
     load_balancer: LoadBalancer | None = None  # None: no policy says, and the backend's kind decides
+    rate_limits: tuple[RateLimit, ...] = ()
+    faults: FaultInjection | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +286,7 @@ class Listener:
     port: int | None  # as in the Gateway; None for the implicit one
     table: RoutingTable
     body_limit: int = DEFAULT_BODY_LIMIT  # bytes
+    tells_rate_limits: bool = True  # in x-ratelimit-* headers
     models_path_rules: frozenset[str] = frozenset()  # ids of rules that name /v1/models exactly: they win over our list
 
 

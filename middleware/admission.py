@@ -1,16 +1,22 @@
-"""May the request go on, or is its answer ours? Redirects, refused rules and the model list end here."""
+"""May the request go on, or is its answer ours? Redirects, refused rules and the model list end here,
+and so do requests that a fault is injected into or a rate limit refuses."""
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from discovery.snapshot import Redirect
-from middleware.errors import RefusedByConfigurationError
+from discovery.snapshot import FaultInjection, Redirect
+from middleware import faults
+from middleware.errors import FaultInjectedError, RefusedByConfigurationError
 from middleware.exchange import Exchange
 from middleware.headers import RawHeaders, mutate
 from middleware.model_list import model_list_body
+from middleware.rate_limits import RateLimiter
 from middleware.targets import rewrite_path
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -75,17 +81,45 @@ def decide(exchange: Exchange, *, local_port: int | None = None) -> DirectAnswer
 
 
 class AdmissionMiddleware:
-    """Gives the answers that need no upstream."""
+    """Gives the answers that need no upstream, and holds back what a policy does not let through.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Faults come before limits, as in Envoy. Nothing is held here but the request itself: a place among the rule's
+    requests is taken behind this stage.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limiter: RateLimiter,
+        draw: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.app = app
+        self.limiter = limiter
+        self.draw = draw
+        self.sleep = sleep
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["pointsman.exchange"]
         server = scope.get("server")
         answer = decide(exchange, local_port=server[1] if server else None)
         if answer is None:
+            assert exchange.rule is not None
+            policy = exchange.rule.policy
+            if policy.faults is not None:
+                await self._inject(policy.faults, exchange)
+            if policy.rate_limits:
+                self.limiter.admit(exchange.rule, exchange)
             await self.app(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+    async def _inject(self, settings: FaultInjection, exchange: Exchange) -> None:
+        fault = faults.decide(settings, self.draw)
+        if fault.delay_seconds:
+            exchange.flag = "DI"
+            await self.sleep(fault.delay_seconds)  # the server cancels it when the client leaves
+        if fault.abort_status is not None:
+            raise FaultInjectedError(fault.abort_status)

@@ -52,7 +52,9 @@ class Reason(StrEnum):
     UPSTREAM_RESET = "upstream_reset"
     UPSTREAM_ERROR_EVENT = "upstream_error_event"
     CLIENT_CLOSED = "client_closed"
-    # Not of the contract's list: a defect of ours, which must not look like any of the others.
+    # Not of the contract's list: what an operator injects for a drill must not be taken for a failure of the real ones.
+    FAULT_INJECTED = "fault_injected"
+    # Nor is this: a defect of ours, which must not look like any of the others.
     INTERNAL_ERROR = "internal_error"
 
 
@@ -89,6 +91,7 @@ REASONS: dict[Reason, ReasonFacts] = {
     Reason.UPSTREAM_RESET: ReasonFacts(502, "UC"),
     Reason.UPSTREAM_ERROR_EVENT: ReasonFacts(200),
     Reason.CLIENT_CLOSED: ReasonFacts(499, "DC"),
+    Reason.FAULT_INJECTED: ReasonFacts(503, "FI"),  # and whatever other status the policy says
     Reason.INTERNAL_ERROR: ReasonFacts(500),
 }
 
@@ -172,6 +175,30 @@ class RefusedByConfigurationError(GatewayError):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
         self.reason = Reason(refusal.reason)  # type: ignore[misc]  # one error class for the four reasons of this kind
+
+
+class RateLimitedError(GatewayError):
+    """A local rate limit has no token left for this request."""
+
+    reason = Reason.RATE_LIMITED
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class FaultInjectedError(GatewayError):
+    """A policy's faultInjection.abort, with the status that it says."""
+
+    reason = Reason.FAULT_INJECTED
+
+    def __init__(self, status: int) -> None:
+        super().__init__("This failure was injected by the operator of the gateway.")
+        self._status = status
+
+    @property
+    def status(self) -> int:
+        return self._status
 
 
 class NoEndpointsError(GatewayError):

@@ -55,6 +55,9 @@ class Exchange:
     # RouteMatching
     rule: Rule | None = None
 
+    # Admission
+    answer_additions: tuple[tuple[bytes, bytes], ...] = ()  # headers of every answer, ours or an upstream's
+
     # TrafficSplitting
     arms: tuple[BackendRef, ...] = ()
     session: Session | None = None  # where the rule keeps clients on their arm

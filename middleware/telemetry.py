@@ -113,7 +113,10 @@ def _noting_send(exchange: Exchange, send: Send, clock: Callable[[], float]) -> 
                     exchange.first_byte_at = clock()
                 exchange.bytes_sent += len(body)
             return send(message)
-        message["headers"].append((b"x-request-id", exchange.request_id.encode("ascii")))
+        headers = message["headers"]
+        headers.append((b"x-request-id", exchange.request_id.encode("ascii")))
+        if exchange.answer_additions:
+            headers.extend(exchange.answer_additions)
         return start(message)
 
     async def start(message: Message) -> None:

@@ -19,11 +19,17 @@ from app.admin.explain import MAX_REQUESTS, Question, explain
 from app.metrics import Metrics
 from discovery.describe import describe, describe_statuses
 from discovery.snapshot import SnapshotStore
+from middleware.rate_limits import RateLimiter
 from middleware.upstream.registry import UpstreamRegistry
 
 
 def build_admin(
-    *, store: SnapshotStore, registry: UpstreamRegistry, metrics: Metrics, is_draining: Callable[[], bool]
+    *,
+    store: SnapshotStore,
+    registry: UpstreamRegistry,
+    limiter: RateLimiter,
+    metrics: Metrics,
+    is_draining: Callable[[], bool],
 ) -> Starlette:
     """The admin port's ASGI application."""
 
@@ -54,7 +60,7 @@ def build_admin(
             ).as_question()
         except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
             return _json({"error": str(error)}, status=400)
-        return _json(await explain(question, snapshot=store.current, registry=registry))
+        return _json(await explain(question, snapshot=store.current, registry=registry, limiter=limiter))
 
     return Starlette(
         routes=[

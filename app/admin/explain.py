@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from discovery.describe import MASK, describe_endpoint, describe_rule, is_credential
+from discovery.describe import MASK, describe_endpoint, describe_rate_limit, describe_rule, is_credential
 from discovery.explain import explain_route_in_slices
 from discovery.snapshot import BackendRef, ConsistentHash, Rule, Snapshot
 from middleware import (
@@ -23,6 +23,7 @@ from middleware import (
     circuit_breaking,
     endpoint_picking,
     model_extraction,
+    rate_limits,
     route_matching,
     traffic_splitting,
 )
@@ -30,6 +31,7 @@ from middleware.errors import GatewayError
 from middleware.exchange import Exchange
 from middleware.headers import RawHeaders, header_map, strip_client_headers, upstream_headers
 from middleware.load_balancing import Balancer, hash_key
+from middleware.rate_limits import RateLimiter
 from middleware.targets import upstream_target
 from middleware.upstream.registry import Candidate, Pick, UpstreamRegistry
 
@@ -51,7 +53,7 @@ class Question:
     port: int | None = None  # where listeners are told apart by port
 
 
-async def explain(question: Question, *, snapshot: Snapshot, registry: UpstreamRegistry) -> Json:
+async def explain(question: Question, *, snapshot: Snapshot, registry: UpstreamRegistry, limiter: RateLimiter) -> Json:
     """What becomes of the request: where it goes, or the answer that the gateway gives, each with the reasons.
 
     Works in slices: a question about 10,000 models must not hold up the streams.
@@ -80,6 +82,11 @@ async def explain(question: Question, *, snapshot: Snapshot, registry: UpstreamR
             answer["answer"] = {"status": direct.status, "headers": _shown(direct.headers)}
             return answer
         assert rule is not None
+        if rule.policy.rate_limits:
+            answer["rateLimits"] = [
+                {**describe_rate_limit(held.limit), "remaining": int(limiter.remaining(rule, held))}
+                for held in rate_limits.decide(rule.policy.rate_limits, exchange)
+            ]
         candidates = _Candidates(exchange, rule, registry)
         answer["arms"] = [_arm(exchange, ref, rule, candidates(ref), registry) for ref in rule.backend_refs]
         if question.requests:
@@ -218,6 +225,12 @@ def explain_as_text(answer: Json) -> str:
         lines.append(f"rule: {rule['id']}")
         shown = [name for name in rule if name not in ("id", "kind", "route", "name", "backendRefs", "refusal")]
         lines += [f"  {name}: {orjson.dumps(rule[name]).decode()}" for name in shown]
+    for limit in answer.get("rateLimits", ()):
+        where = "clients of " + limit["clients"] if limit["clients"] else "all that no other limit holds for"
+        shadow = ", in shadow mode" if limit["isShadow"] else ""
+        lines.append(
+            f"rate limit: {limit['requests']} per {limit['unit'].lower()}, {where}: {limit['remaining']} left{shadow}"
+        )
     for arm in answer.get("arms", ()):
         of_what = "the requests" if not arm.get("priority") else f"what priority {arm['priority']} gets"
         lines.append(f"arm: {arm['backend']}, weight {arm['weight']}, {arm['share']:.1%} of {of_what}")

@@ -133,13 +133,20 @@ def _compile_values(matches: Sequence[ValueMatch], field: str) -> tuple[Pattern,
     return tuple(patterns.values())
 
 
-def _compile_regex(source: str, field: str) -> re2._Regexp[bytes]:
+def compile_regex(source: str) -> re2._Regexp[bytes]:
+    """A regular expression as Envoy takes them. Raises ValueError with RE2's words."""
     try:
         return _re2(source)
     except re2.error as error:
         detail = error.args[0] if error.args else ""
-        text = detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail)
-        raise _BadRegex(field, text) from None
+        raise ValueError(detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail)) from None
+
+
+def _compile_regex(source: str, field: str) -> re2._Regexp[bytes]:
+    try:
+        return compile_regex(source)
+    except ValueError as error:
+        raise _BadRegex(field, str(error)) from None
 
 
 @lru_cache(maxsize=1024)

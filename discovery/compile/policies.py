@@ -20,11 +20,13 @@ from discovery.compile.policy_targets import (
     parent_targets,
     route_targets,
 )
+from discovery.compile.rate_limits import compile_rate_limits
 from discovery.compile.rule_policy import DEFAULT_POLICY, compile_rule_policy
+from discovery.rate_limit import RateLimit
 from discovery.resources.envoy_ai_gateway import AIRouteRule
 from discovery.resources.envoy_gateway import BackendTrafficPolicy, ClientTrafficPolicy
 from discovery.resources.gateway_api import RouteRule
-from discovery.resources.meta import Resource, UnimplementedPolicy, age_of
+from discovery.resources.meta import ObjectKey, Resource, UnimplementedPolicy, age_of
 from discovery.resources.quantities import parse_quantity
 from discovery.slices import Steps
 from discovery.snapshot import DEFAULT_BODY_LIMIT, Refusal, RulePolicy
@@ -46,6 +48,7 @@ class Policies:
         self._is_implicit = plans[0].gateway is None
         self._backend = _Claims[BackendTrafficPolicy]()
         self._client = _Claims[ClientTrafficPolicy]()
+        self._rate_limits: dict[ObjectKey, tuple[tuple[RateLimit, ...], tuple[Cause, ...]]] = {}
         self._unimplemented: dict[Target, UnimplementedPolicy] = {}
         self._unimplemented_statuses: list[ObjectStatus] = []
         self._routes = index.routes
@@ -82,18 +85,21 @@ class Policies:
         if client is not None and (fault := _client_fault(client)) is not None:
             return DEFAULT_POLICY, Refusal(reason="invalid_policy", message=f"{client.kind} {client.path}: {fault}")
         policy = self._backend.first(targets)
-        if policy is not None and policy.restrictions:
-            message = f"{policy.kind} {policy.path}: {policy.restrictions[0]}"
+        causes = self._causes_of(policy) if policy is not None else ()
+        if policy is not None and causes:
+            message = f"{policy.kind} {policy.path}: {causes[0].field}: {causes[0].message}"
             return DEFAULT_POLICY, Refusal(reason="invalid_policy", message=message)
-        return compile_rule_policy(rule, policy), None
+        limits = self._rate_limits_of(policy)[0] if policy is not None else ()
+        return compile_rule_policy(rule, policy, limits), None
+
+    def tells_rate_limits(self, plan: ListenerPlan) -> bool:
+        """Whether the listener's answers carry x-ratelimit-* headers."""
+        policy = self._listener_policy(plan)
+        return policy is None or not policy.spec.headers.disable_rate_limit_headers
 
     def body_limit(self, plan: ListenerPlan) -> int:
         """The listener's limit for request bodies, in bytes."""
-        targets = list(listener_targets(plan))
-        if self._is_implicit:
-            for route in self._routes:
-                targets.extend(parent_targets(route))
-        policy = self._client_policy(plan, targets)
+        policy = self._listener_policy(plan)
         limit = policy.spec.connection.buffer_limit if policy is not None else None
         if policy is None or limit is None or _client_fault(policy) is not None:
             return DEFAULT_BODY_LIMIT
@@ -112,7 +118,7 @@ class Policies:
     def statuses(self) -> Iterator[ObjectStatus]:
         """What became of each policy, for each of its targets."""
         for policy, target, condition in self._backend.outcomes:
-            causes = tuple(_restriction_causes(policy.restrictions)) if condition is None else ()
+            causes = self._causes_of(policy) if condition is None else ()
             overridden = self._overridden(self._backend, policy, target) if condition is None else []
             yield _status(policy, target, condition or _invalid(policy, causes) or _accepted(policy), *overridden)
         for client, target, condition in self._client.outcomes:
@@ -152,6 +158,24 @@ class Policies:
                     for above in self._gateway_targets(route, plan):
                         self._routes_below[above].add((route.namespace, route.name))
         return (other.namespace, other.name) in self._routes_below[gateway]
+
+    def _causes_of(self, policy: BackendTrafficPolicy) -> tuple[Cause, ...]:
+        """Why a policy must not be followed."""
+        return (*_restriction_causes(policy.restrictions), *self._rate_limits_of(policy)[1])
+
+    def _rate_limits_of(self, policy: BackendTrafficPolicy) -> tuple[tuple[RateLimit, ...], tuple[Cause, ...]]:
+        """Compiled once, however many rules the policy is for: they have the very same limits."""
+        found = self._rate_limits.get(policy.key)
+        if found is None:
+            found = self._rate_limits[policy.key] = compile_rate_limits(policy)
+        return found
+
+    def _listener_policy(self, plan: ListenerPlan) -> ClientTrafficPolicy | None:
+        targets = list(listener_targets(plan))
+        if self._is_implicit:
+            for route in self._routes:
+                targets.extend(parent_targets(route))
+        return self._client_policy(plan, targets)
 
     def _client_policy(self, plan: ListenerPlan, targets: Sequence[Target]) -> ClientTrafficPolicy | None:
         return self._client.first([*listener_targets(plan), *targets])

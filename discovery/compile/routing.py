@@ -187,6 +187,7 @@ class _Compiler:
             port=plan.listener.port if plan.listener is not None else None,
             table=table,
             body_limit=self._policies.body_limit(plan),
+            tells_rate_limits=self._policies.tells_rate_limits(plan),
             models_path_rules=frozenset(
                 entry.rule.id
                 for entry in entries

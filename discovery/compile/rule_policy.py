@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import assert_never, cast, get_args
 
+from discovery.rate_limit import RateLimit
 from discovery.resources.envoy_ai_gateway import AIRouteRule
-from discovery.resources.envoy_gateway import BackendTrafficPolicy, CircuitBreaker, HashCookie, HealthCheck, Retry
+from discovery.resources.envoy_gateway import (
+    BackendTrafficPolicy,
+    CircuitBreaker,
+    FaultInjection,
+    HashCookie,
+    HealthCheck,
+    Retry,
+)
 from discovery.resources.envoy_gateway import LoadBalancer as LoadBalancerResource
 from discovery.resources.gateway_api import RouteRetry, RouteRule
 from discovery.resources.quantities import parse_duration
@@ -19,6 +27,7 @@ from discovery.snapshot import (
     RetryTrigger,
     RulePolicy,
 )
+from discovery.snapshot import FaultInjection as Faults
 
 DEFAULT_POLICY = RulePolicy()
 NEVER_SECONDS = 365 * 24 * 3600.0  # what "0s" means where there must be a number
@@ -28,8 +37,13 @@ _DEFAULT_TRIGGERS: frozenset[RetryTrigger] = frozenset({"connect-failure", "retr
 _KNOWN_TRIGGERS = frozenset(get_args(RetryTrigger))
 
 
-def compile_rule_policy(rule: RouteRule | AIRouteRule, policy: BackendTrafficPolicy | None) -> RulePolicy:
-    """Times of the rule itself and of its policy; the rule's own request timeout wins. "0s" is no limit."""
+def compile_rule_policy(
+    rule: RouteRule | AIRouteRule, policy: BackendTrafficPolicy | None, rate_limits: tuple[RateLimit, ...] = ()
+) -> RulePolicy:
+    """Times of the rule itself and of its policy; the rule's own request timeout wins. "0s" is no limit.
+
+    ``rate_limits`` are the policy's: the same ones for all of its rules.
+    """
     spec = policy.spec if policy is not None else None
     request_text = rule.timeouts.request or (spec.timeout.http.request_timeout if spec is not None else None)
     request = parse_duration(request_text) if request_text else 0.0
@@ -50,6 +64,8 @@ def compile_rule_policy(rule: RouteRule | AIRouteRule, policy: BackendTrafficPol
         limits=_limits(spec.circuit_breaker) if spec is not None else NO_LIMITS,
         passive_health=_passive_health(spec.health_check) if spec is not None else DEFAULT_POLICY.passive_health,
         load_balancer=_load_balancer(spec.load_balancer) if spec is not None and spec.load_balancer else None,
+        rate_limits=rate_limits,
+        faults=_faults(spec.fault_injection) if spec is not None else None,
     )
     return DEFAULT_POLICY if compiled == DEFAULT_POLICY else compiled
 
@@ -102,6 +118,22 @@ def _retry(retry: Retry) -> RetryPolicy:
         backoff_base_seconds=base,
         backoff_max_seconds=max(base, longest),
         backs_off_always=per_retry.back_off is not None,
+    )
+
+
+def _faults(given: FaultInjection | None) -> Faults | None:
+    """None where nothing would ever happen."""
+    delay = given.delay if given is not None else None
+    abort = given.abort if given is not None else None
+    delay_seconds = parse_duration(delay.fixed_delay) if delay is not None and delay.percentage > 0 else 0.0
+    abort_status = abort.http_status if abort is not None and abort.percentage > 0 else None
+    if not delay_seconds and abort_status is None:
+        return None
+    return Faults(
+        delay_seconds=delay_seconds or None,
+        delay_percent=delay.percentage if delay is not None else 100.0,
+        abort_status=abort_status,
+        abort_percent=abort.percentage if abort is not None else 100.0,
     )
 
 

@@ -47,8 +47,13 @@ class ClientConnection(Model, frozen=True, kw_only=True):
     buffer_limit: int | str | None = None
 
 
+class ClientHeaders(Model, frozen=True, kw_only=True):
+    disable_rate_limit_headers: bool = False
+
+
 class ClientTrafficPolicySpec(PolicySpec, frozen=True, kw_only=True):
     connection: ClientConnection = ClientConnection()
+    headers: ClientHeaders = ClientHeaders()
 
 
 class ClientTrafficPolicy(Resource, frozen=True, kw_only=True):
@@ -151,7 +156,92 @@ class LoadBalancer(Model, frozen=True, kw_only=True):
     consistent_hash: ConsistentHash | None = None
 
 
+class ValueSelector(Model, frozen=True, kw_only=True):
+    """A header or a query parameter. A Distinct one has no value: each that comes has a limit of its own."""
+
+    name: str
+    type: Literal["Exact", "RegularExpression", "Distinct"] = "Exact"
+    value: str | None = None
+    invert: bool = False
+
+
+class MethodSelector(Model, frozen=True, kw_only=True):
+    value: str
+    invert: bool = False
+
+
+class PathSelector(Model, frozen=True, kw_only=True):
+    type: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
+    value: str = "/"
+    invert: bool = False
+
+
+class SourceSelector(Model, frozen=True, kw_only=True):
+    type: Literal["Exact", "Distinct"] = "Exact"
+    value: str
+    invert: bool = False
+
+
+class ClientSelector(Model, frozen=True, kw_only=True):
+    headers: tuple[ValueSelector, ...] = ()
+    methods: tuple[MethodSelector, ...] = ()
+    path: PathSelector | None = None
+    query_params: tuple[ValueSelector, ...] = ()
+    source_cidr: SourceSelector | None = msgspec.field(default=None, name="sourceCIDR")
+
+
+class RequestCost(Model, frozen=True, kw_only=True):
+    source: str = msgspec.field(name="from")
+    number: int | None = None
+
+
+class RateLimitCost(Model, frozen=True, kw_only=True):
+    request: RequestCost | None = None
+
+
+class RateLimitValue(Model, frozen=True, kw_only=True):
+    requests: int
+    unit: Literal["Second", "Minute", "Hour", "Day", "Month", "Year"]
+
+
+class RateLimitRule(Model, frozen=True, kw_only=True):
+    client_selectors: tuple[ClientSelector, ...] = ()
+    cost: RateLimitCost = RateLimitCost()
+    limit: RateLimitValue
+    shadow_mode: bool = False
+    shared: bool = False
+    x_rate_limit_headers: Literal["Off", "DraftVersion03"] = "DraftVersion03"
+
+
+class LocalRateLimit(Model, frozen=True, kw_only=True):
+    rules: tuple[RateLimitRule, ...] = ()
+
+
+class RateLimit(Model, frozen=True, kw_only=True):
+    """Only the local one: a global one makes the policy invalid."""
+
+    type: str | None = None
+    local: LocalRateLimit | None = None
+
+
+class FaultDelay(Model, frozen=True, kw_only=True):
+    fixed_delay: str
+    percentage: float = 100.0
+
+
+class FaultAbort(Model, frozen=True, kw_only=True):
+    http_status: int | None = None
+    percentage: float = 100.0
+
+
+class FaultInjection(Model, frozen=True, kw_only=True):
+    delay: FaultDelay | None = None
+    abort: FaultAbort | None = None
+
+
 class BackendTrafficPolicySpec(PolicySpec, frozen=True, kw_only=True):
+    rate_limit: RateLimit | None = None
+    fault_injection: FaultInjection | None = None
     timeout: Timeout = Timeout()
     circuit_breaker: CircuitBreaker | None = None
     retry: Retry | None = None

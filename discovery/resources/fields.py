@@ -129,9 +129,7 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
             "spec.headers.withUnderscoresAction",
             applies=lambda value: value in ("RejectRequest", "DropHeader"),
         ),
-        *_not_yet(
-            "Pointsman tells no such headers", "spec.headers.disableRateLimitHeaders", "spec.headers.enableEnvoyHeaders"
-        ),
+        *_not_yet("Pointsman tells no such headers", "spec.headers.enableEnvoyHeaders"),
         *_not_yet("a ResponseHeaderModifier filter can do it", "spec.headers.lateResponseHeaders"),
         *_not_yet(
             "a well-formed X-Request-Id is kept, else one is made",
@@ -153,10 +151,25 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
     (ENVOY_GATEWAY, "BackendTrafficPolicy"): (
         *_restricts(
             "not implemented, and without it Pointsman would forward more than the policy says",
-            "spec.rateLimit",
+            "spec.rateLimit.global",
+            "spec.rateLimit.local.rules[].cost.response",
             "spec.requestBuffer",
             "spec.bandwidthLimit",
             "spec.mergeType",
+        ),
+        *_restricts(
+            "Global is not implemented, and without it Pointsman would forward more than the policy says",
+            "spec.rateLimit.type",
+            applies=lambda value: value == "Global",
+        ),
+        *_restricts(
+            "there is no such metadata here, and without it Pointsman would forward more than the policy says",
+            "spec.rateLimit.local.rules[].cost.request.metadata",
+        ),
+        *_restricts(
+            "only Number: there is no metadata here, and without it Pointsman would forward more than the policy says",
+            "spec.rateLimit.local.rules[].cost.request.from",
+            applies=lambda value: value == "Metadata",
         ),
         *_not_yet("nothing is rejected by the backends' success rate", "spec.admissionControl"),
         *_not_yet("connections are not counted for their own sake", "spec.circuitBreaker.maxRequestsPerConnection"),
@@ -164,7 +177,7 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
         *_not_yet("answers are relayed as they come", "spec.compression", "spec.compressor", "spec.responseOverride"),
         *_not_yet("buffers are Pointsman's own", "spec.connection"),
         *_not_yet("host names are resolved at connect", "spec.dns"),
-        *_not_yet("no faults are injected", "spec.faultInjection"),
+        *_not_yet("gRPC is not served: only httpStatus is answered", "spec.faultInjection.abort.grpcStatus"),
         *_not_yet("endpoints are judged by the requests they get", "spec.healthCheck.active"),
         *_not_yet(
             "consecutive failures alone count",

@@ -16,6 +16,7 @@ from app.main import build_chain, make_transport
 from discovery.load import load
 from discovery.snapshot import SnapshotStore
 from middleware.model_extraction import BodyMemory
+from middleware.rate_limits import RateLimiter
 from middleware.traffic_mirroring import MirrorCopies, MirrorRecord
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
@@ -44,6 +45,7 @@ async def test_leaving_is_seen_and_a_whole_exchange_works(tmp_path: Path, http: 
         store.publish(compiled.routing, compiled.membership)
         registry, finished = UpstreamRegistry(make_transport=make_transport), FinishedExchanges()
         chain = build_chain(
+            limiter=RateLimiter(),
             store=store,
             registry=registry,
             rules=RuleTrafficRegistry(),

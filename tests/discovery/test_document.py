@@ -57,7 +57,7 @@ def test_every_note_is_about_a_field_that_there_is() -> None:
         pytest.param(row("Gateway", "spec.addresses"), ("list", "warned"), id="warned"),
         pytest.param(row("HTTPRoute", "spec.rules[].filters[].cors"), ("mapping", "invalid"), id="invalid"),
         pytest.param(
-            row("BackendTrafficPolicy", "spec.rateLimit", "gateway.envoyproxy.io"), ("mapping", "invalid"),
+            row("BackendTrafficPolicy", "spec.rateLimit.global", "gateway.envoyproxy.io"), ("mapping", "invalid"),
             id="restricts",
         ),
         pytest.param(

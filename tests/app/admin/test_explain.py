@@ -14,6 +14,7 @@ from app.admin.explain import Question, explain, explain_as_text
 from app.main import make_transport
 from discovery.load import load
 from discovery.snapshot import Snapshot
+from middleware.rate_limits import RateLimiter
 from middleware.upstream.registry import UpstreamRegistry
 from tests.support.gateway import route_to, running_gateway
 from tests.support.processes import run_command
@@ -55,7 +56,7 @@ def snapshot(tmp_path: Path) -> Snapshot:
 
 def explained(snapshot: Snapshot, **question: Any) -> dict[str, Any]:
     registry = UpstreamRegistry(make_transport=make_transport)
-    return asyncio.run(explain(Question(**question), snapshot=snapshot, registry=registry))
+    return asyncio.run(explain(Question(**question), snapshot=snapshot, registry=registry, limiter=RateLimiter()))
 
 
 def test_the_rule_its_arms_and_why_the_others_lost(snapshot: Snapshot) -> None:
@@ -156,3 +157,38 @@ async def test_the_command_prints_text_or_json(tmp_path: Path) -> None:
     assert json.loads(out)["rule"]["id"] == "HTTPRoute/default/canary/0"
     code, _, err = await run_command("explain", str(file), "--header", "nonsense")
     assert (code, "NAME:VALUE" in err) == (2, True)
+
+
+def test_the_limits_that_hold_for_a_request_and_what_is_left_of_them(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(
+        MANIFESTS
+        + """
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: BackendTrafficPolicy
+metadata: {name: traffic}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: route-qwen}]
+  rateLimit:
+    local:
+      rules:
+      - {limit: {requests: 100, unit: Minute}}
+      - clientSelectors: [{headers: [{name: x-api-key, value: sk-1}, {name: x-user, type: Distinct}]}]
+        limit: {requests: 5, unit: Second}
+      - clientSelectors: [{sourceCIDR: {type: Distinct, value: 10.0.0.0/8}, path: {value: /v1}}]
+        limit: {requests: 5, unit: Second}
+"""
+    )
+    compiled = load([file]).compile()
+    snapshot = Snapshot(version=1, routing=compiled.routing, membership=compiled.membership)
+    lines = explain_as_text(explained(snapshot, model="qwen")).splitlines()
+    assert "rate limit: 100 per minute, all that no other limit holds for: 100 left" in lines
+    answer = explained(snapshot, model="qwen", headers=(("x-api-key", "sk-1"), ("x-user", "ann")))
+    lines = explain_as_text(answer).splitlines()
+    assert (
+        "rate limit: 5 per second, clients of header x-api-key = *** and each value of header x-user: 5 left" in lines
+    )
+    assert "sk-1" not in str(answer["rule"])
+    limits = answer["rule"]["policy"]["rateLimits"]
+    assert limits[2]["clients"] == "path below /v1 and each address in 10.0.0.0/8"
