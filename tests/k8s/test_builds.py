@@ -1,0 +1,90 @@
+"""Would an API server take what `k8s/` builds? Every overlay and component, by the schemas of old and new Kubernetes
+and by those of the CRDs that we ship."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+
+from tests.k8s.kustomize import COMPONENTS, K8S, ROOTS, build, build_over, find, of_kind
+from tests.k8s.schemas import OLDEST, refusals
+
+every_root = pytest.mark.parametrize("root", [pytest.param(root, id=root or "k8s") for root in ROOTS])
+
+
+def test_every_kustomization_is_known_to_the_tests() -> None:
+    applied = {K8S / root for root in ROOTS} | {K8S / "components" / name for name in COMPONENTS}
+    for file in K8S.rglob("kustomization.yaml"):
+        is_part = file.parent == K8S / "base" or file.parent.parent == K8S / "overlays" / "demo"
+        assert is_part or file.parent in applied, file
+
+
+@every_root
+@pytest.mark.parametrize("version", [OLDEST, str(kubernetes_validate.latest_version())])
+def test_an_overlay_builds_to_what_kubernetes_would_store(root: str, version: str, tmp_path: Path) -> None:
+    assert refusals(build(K8S / root), version, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("component", "root"),
+    [
+        pytest.param(component, root, id=f"{component}-{root or 'k8s'}")
+        for component in COMPONENTS
+        for root in ROOTS
+        # Jaeger is in its own overlay already; the demo's gateways have names of their own.
+        if (component, root) not in {("jaeger", "overlays/jaeger"), ("prometheus-operator", "overlays/demo")}
+    ],
+)
+def test_a_component_goes_with_every_overlay(component: str, root: str, tmp_path: Path) -> None:
+    text = f"resources: [$K8S/{root}]\ncomponents: [$K8S/components/{component}]\n"
+    assert refusals(build_over(tmp_path, text), OLDEST, tmp_path) == []
+
+
+def test_the_base_needs_no_crd_and_no_operator() -> None:
+    kinds = {manifest["kind"] for manifest in build(K8S)}
+    assert kinds == {
+        "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget", "Role",
+        "RoleBinding", "Service", "ServiceAccount",
+    }  # fmt: skip
+
+
+@every_root
+def test_everything_is_in_one_namespace_that_an_overlay_can_change(root: str, tmp_path: Path) -> None:
+    cluster_wide = {"ClusterRole", "ClusterRoleBinding", "GatewayClass"}
+    objects = build_over(tmp_path, f"namespace: models\nresources: [$K8S/{root}]\n")
+    for manifest in objects:
+        if manifest["kind"] not in cluster_wide:
+            assert manifest["metadata"]["namespace"] == "models", manifest["metadata"]
+        for subject in manifest.get("subjects", ()):
+            assert subject["namespace"] == "models", manifest["metadata"]
+
+
+def test_prometheus_finds_the_gateways_by_annotations_or_by_its_operator_and_never_by_both(tmp_path: Path) -> None:
+    deployment = find(build(K8S), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    annotations = deployment["spec"]["template"]["metadata"]["annotations"]
+    assert annotations == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(ports["admin"]),
+        "prometheus.io/path": "/metrics",
+    }
+    operated = build_over(tmp_path, "resources: [$K8S]\ncomponents: [$K8S/components/prometheus-operator]\n")
+    template = find(operated, "Deployment")["spec"]["template"]
+    assert not template["metadata"].get("annotations")
+    monitor = find(operated, "PodMonitor")["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert [(each["port"], each["path"]) for each in monitor["podMetricsEndpoints"]] == [("admin", "/metrics")]
+
+
+def test_jaeger_takes_what_the_gateway_sends() -> None:
+    objects = build(K8S / "overlays/jaeger")
+    (container,) = find(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    service = find(objects, "Service", "jaeger")
+    assert [port for port in service["spec"]["ports"] if port["port"] == 4318]
+    assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://{service['metadata']['name']}:4318"
+    assert environment["OTEL_EXPORTER_OTLP_PROTOCOL"] == "http/protobuf"
+    assert len(of_kind(objects, "Deployment")) == 2
