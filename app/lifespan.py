@@ -50,7 +50,9 @@ class Gateway:
         self.rules = RuleTrafficRegistry()
         self.memory = BodyMemory(limit_bytes=settings.max_body_memory_bytes)
         self.limiter = RateLimiter()
-        self.metrics = Metrics(store=self.store, registry=self.registry, limiter=self.limiter, writer=writer)
+        self.metrics = Metrics(
+            store=self.store, registry=self.registry, rules=self.rules, limiter=self.limiter, writer=writer
+        )
         self.copies = MirrorCopies(observer=self.metrics)
         self.store.subscribe(self.registry.follow)
         self.store.subscribe(self.rules.follow)
@@ -76,6 +78,7 @@ class Gateway:
                 store=self.store,
                 registry=self.registry,
                 limiter=self.limiter,
+                rules=self.rules,
                 metrics=self.metrics,
                 is_draining=lambda: self._is_draining,
             )

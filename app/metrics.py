@@ -12,11 +12,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from app.logs import LineWriter, final_status
+from discovery.describe import describe_limits
 from discovery.snapshot import SnapshotStore
 from middleware.exchange import Exchange
 from middleware.rate_limits import RateLimiter
 from middleware.traffic_mirroring import MirrorRecord
+from middleware.upstream.breaker import State
 from middleware.upstream.registry import UpstreamRegistry
+from middleware.upstream.rule_traffic import RuleTrafficRegistry
 
 MAX_MODEL_LABELS = 1_000
 OTHER = "other"
@@ -75,9 +78,16 @@ class Metrics(Collector):
     """
 
     def __init__(
-        self, *, store: SnapshotStore, registry: UpstreamRegistry, limiter: RateLimiter, writer: LineWriter
+        self,
+        *,
+        store: SnapshotStore,
+        registry: UpstreamRegistry,
+        rules: RuleTrafficRegistry,
+        limiter: RateLimiter,
+        writer: LineWriter,
     ) -> None:
         self._store = store
+        self._rules = rules
         self._registry = registry
         self._limiter = limiter
         self._writer = writer
@@ -195,6 +205,8 @@ class Metrics(Collector):
         for label, count in sorted(running.items()):
             upstreams.add_metric([label], count)
         yield upstreams
+        yield from self._collect_breakers()
+        yield from self._collect_limits()
         yield CounterMetricFamily(
             "pointsman_config_rejected_total",
             "Configurations that were refused, once per new content.",
@@ -208,6 +220,60 @@ class Metrics(Collector):
         yield CounterMetricFamily(
             "pointsman_log_lines_dropped_total", "Log lines that found the buffer full.", value=self._writer.dropped
         )
+
+    def _collect_breakers(self) -> Iterator[Metric]:
+        breakers = GaugeMetricFamily(
+            "pointsman_upstream_breakers",
+            "Breakers of an endpoint by their state; rules with equal passive health checks share one.",
+            labels=["endpoint", "state"],
+        )
+        ejections = CounterMetricFamily(
+            "pointsman_upstream_ejections_total", "How often a breaker of an endpoint tripped.", labels=["endpoint"]
+        )
+        states: dict[tuple[str, State], int] = {}
+        tripped: dict[str, int] = {}
+        for upstream in self._registry:
+            tripped[upstream.label] = tripped.get(upstream.label, 0) + upstream.ejections
+            for breaker in upstream.breakers:
+                key = (upstream.label, breaker.state)
+                states[key] = states.get(key, 0) + 1
+        for label, count in sorted(tripped.items()):
+            ejections.add_metric([label], count)
+            for state in State:
+                breakers.add_metric([label, state.value], states.get((label, state), 0))
+        yield breakers
+        yield ejections
+
+    def _collect_limits(self) -> Iterator[Metric]:
+        labels = ["route", "rule"]
+        running = GaugeMetricFamily("pointsman_rule_requests_running", "Requests of a rule under way.", labels=labels)
+        waiting = GaugeMetricFamily(
+            "pointsman_rule_requests_waiting", "Requests of a rule that wait for their turn.", labels=labels
+        )
+        retries = GaugeMetricFamily("pointsman_rule_retries_running", "Retries of a rule under way.", labels=labels)
+        limits = GaugeMetricFamily(
+            "pointsman_rule_limit", "What a rule may have at once, by the policy's field.", labels=[*labels, "limit"]
+        )
+        counts: dict[tuple[str, str], list[int]] = {}
+        limited: dict[tuple[str, str, str], float] = {}
+        for rule in self._store.current.routing.rules:
+            for name, limit in describe_limits(rule.policy.limits).items():
+                limited[rule.route, rule.name, name] = limit
+            traffic = self._rules.known(rule.id)
+            if traffic is not None:  # a rule that differs between listeners is counted as one
+                sums = counts.setdefault((rule.route, rule.name), [0, 0, 0])
+                for index, value in enumerate((traffic.in_flight, traffic.waiting, traffic.retries_in_flight)):
+                    sums[index] += value
+        for key, (in_flight, queued, retrying) in counts.items():
+            running.add_metric(list(key), in_flight)
+            waiting.add_metric(list(key), queued)
+            retries.add_metric(list(key), retrying)
+        for limit_key, limit in limited.items():
+            limits.add_metric(list(limit_key), limit)
+        yield running
+        yield waiting
+        yield retries
+        yield limits
 
     def _collect_mirrors(self) -> Iterator[Metric]:
         labels = ["route", "rule", "backend"]

@@ -158,7 +158,7 @@ def _describe_policy(policy: RulePolicy) -> Json:
             "perTryTimeoutSeconds": policy.retry.per_try_timeout_seconds,
             "backOffSeconds": [policy.retry.backoff_base_seconds, policy.retry.backoff_max_seconds],
         },
-        "limits": {name: value for name, value in _limits(policy.limits) if value is not None},
+        "limits": describe_limits(policy.limits),
         "passiveHealth": {
             "consecutiveFailures": policy.passive_health.consecutive_failures,
             "consecutiveGatewayErrors": policy.passive_health.consecutive_gateway_errors,
@@ -221,6 +221,11 @@ def _describe_faults(faults: FaultInjection) -> Json:
     if faults.abort_status is not None:
         described["abort"] = {"status": faults.abort_status, "percent": faults.abort_percent}
     return described
+
+
+def describe_limits(limits: ConcurrencyLimits) -> Json:
+    """The limits that are set, in the words of BackendTrafficPolicy."""
+    return {name: value for name, value in _limits(limits) if value is not None}
 
 
 def _limits(limits: ConcurrencyLimits) -> Iterator[tuple[str, float | None]]:

@@ -16,11 +16,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from app.admin.explain import MAX_REQUESTS, Question, explain
+from app.admin.status import describe_status
 from app.metrics import Metrics
-from discovery.describe import describe, describe_statuses
+from discovery.describe import describe
 from discovery.snapshot import SnapshotStore
 from middleware.rate_limits import RateLimiter
 from middleware.upstream.registry import UpstreamRegistry
+from middleware.upstream.rule_traffic import RuleTrafficRegistry
 
 
 def build_admin(
@@ -28,6 +30,7 @@ def build_admin(
     store: SnapshotStore,
     registry: UpstreamRegistry,
     limiter: RateLimiter,
+    rules: RuleTrafficRegistry,
     metrics: Metrics,
     is_draining: Callable[[], bool],
 ) -> Starlette:
@@ -51,7 +54,7 @@ def build_admin(
         return _json(await asyncio.to_thread(describe, store.current))
 
     async def status(request: Request) -> Response:
-        return _json(await asyncio.to_thread(describe_statuses, store.current.routing))
+        return _json(await describe_status(store.current, registry=registry, rules=rules))
 
     async def explain_request(request: Request) -> Response:
         try:

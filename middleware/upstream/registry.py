@@ -23,6 +23,7 @@ class Upstream:
         "_last_breaker",
         "_last_settings",
         "_on_change",
+        "ejections",
         "id",
         "in_flight",
         "label",
@@ -42,6 +43,7 @@ class Upstream:
         self.label = f"{endpoint.address}:{endpoint.port}"
         self.transport = transport
         self.in_flight = 0
+        self.ejections = 0  # how often one of its breakers has tripped
         self.on_idle: Callable[[Upstream], None] | None = None  # set once no snapshot names it any more
         self._clock = clock
         self._on_change = on_change
@@ -73,6 +75,10 @@ class Upstream:
             self._breakers[settings] = breaker
         self._last_settings, self._last_breaker = settings, breaker
         return breaker
+
+    def known_breaker(self, settings: PassiveHealth) -> Breaker | None:
+        """The breaker for these settings, if any attempt has needed it yet."""
+        return self._breakers.get(settings)
 
     @property
     def breakers(self) -> Iterable[Breaker]:
@@ -147,6 +153,7 @@ class UpstreamRegistry:
 
     def _note_change(self, upstream: Upstream, breaker: Breaker, old: State, new: State) -> None:
         self.tripped += (new is not State.CLOSED) - (old is not State.CLOSED)
+        upstream.ejections += new is State.OPEN
         logger.info("breaker of %s: %s -> %s", upstream.label, old.value, new.value)
 
     def follow(self, snapshot: Snapshot) -> None:

@@ -117,6 +117,10 @@ class RuleTrafficRegistry:
             traffic = self._rules[rule_id] = RuleTraffic()
         return traffic
 
+    def known(self, rule_id: str) -> RuleTraffic | None:
+        """The traffic of a rule, or None where it never had any."""
+        return self._rules.get(rule_id)
+
     def follow(self, snapshot: Snapshot) -> None:
         """Forget rules that are gone and idle."""
         named = {rule.id for rule in snapshot.routing.rules}
