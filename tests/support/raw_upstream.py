@@ -29,7 +29,9 @@ class Conversation:
         return head + await self.reader.readexactly(length)
 
     async def send(self, data: bytes) -> None:
-        """Send bytes and wait until the socket took them."""
+        """Send bytes and wait until the socket took them. Raises ConnectionError when the other side is gone."""
+        if self.writer.transport.is_closing():  # uvloop's has an error of its own for this
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
 
