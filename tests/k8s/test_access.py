@@ -47,23 +47,22 @@ def test_nothing_is_written_but_status_and_leases(root: str) -> None:
             assert verbs == READ, resource
 
 
-def test_the_base_only_asks_where_pods_are_and_in_its_own_namespace_alone() -> None:
+def kinds_that_are_read() -> dict[tuple[str, str], bool]:
+    """Group and plural of every kind, and whether it is in namespaces."""
+    known = {(group, plural(kind)): found.is_namespaced for (group, kind), found in KINDS.items()}
+    return known | {("gateway.envoyproxy.io", name): True for name in ("envoyextensionpolicies", "envoypatchpolicies")}
+
+
+def test_the_base_reads_its_own_namespace_alone() -> None:
     objects = build(K8S)
     assert not of_kind(objects, "ClusterRole")
-    assert sorted((group, resource) for group, resource, _, _ in rules(objects)) == [
-        ("", "pods"),
-        ("", "services"),
-        ("discovery.k8s.io", "endpointslices"),
-    ]
+    readable = {(group, resource) for group, resource, _, _ in rules(objects)}
+    assert readable == {key for key, is_namespaced in kinds_that_are_read().items() if is_namespaced}
 
 
 def test_cluster_routes_may_read_every_kind_that_we_read() -> None:
-    readable = {
-        (group, resource)
-        for group, resource, verbs, _ in rules(build(K8S / "overlays/cluster-routes"))
-        if verbs == READ
-    }
-    assert readable == {(group, plural(kind)) for group, kind in KINDS}
+    every = rules(build(K8S / "overlays/cluster-routes"))
+    assert {(group, resource) for group, resource, verbs, _ in every if verbs == READ} == kinds_that_are_read().keys()
 
 
 @every_root

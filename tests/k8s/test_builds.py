@@ -8,17 +8,16 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 
-from tests.k8s.kustomize import COMPONENTS, K8S, ROOTS, build, build_over, find, of_kind
+from tests.k8s.kustomize import COMPONENTS, K8S, PARTS, ROOTS, build, build_over, find, of_kind
 from tests.k8s.schemas import OLDEST, refusals
 
 every_root = pytest.mark.parametrize("root", [pytest.param(root, id=root or "k8s") for root in ROOTS])
 
 
 def test_every_kustomization_is_known_to_the_tests() -> None:
-    applied = {K8S / root for root in ROOTS} | {K8S / "components" / name for name in COMPONENTS}
+    known = {K8S / name for name in (*ROOTS, *PARTS)} | {K8S / "components" / name for name in COMPONENTS}
     for file in K8S.rglob("kustomization.yaml"):
-        is_part = file.parent == K8S / "base" or file.parent.parent == K8S / "overlays" / "demo"
-        assert is_part or file.parent in applied, file
+        assert file.parent in known or file.parent.parent == K8S / "overlays" / "demo", file
 
 
 @every_root

@@ -108,6 +108,18 @@ def test_the_overlay_of_your_own_is_in_its_namespace_with_its_image_and_leaves_s
     assert find(built, "ConfigMap", "pointsman-routes")["data"] == {"routes.yaml": ROUTES}
 
 
+def test_another_namespace_is_opened_to_the_gateway_of_the_base(tmp_path: Path) -> None:
+    (own,) = [block[0] for _, block in BLOCKS if "../pointsman/k8s/access" in str(block)]
+    built = build_over(tmp_path, yaml.safe_dump(dict(own)).replace("../pointsman/k8s", "$K8S"))
+    role, binding = find(built, "Role"), find(built, "RoleBinding")
+    assert role["rules"] == find(build(K8S), "Role")["rules"]
+    assert {each["metadata"]["namespace"] for each in (role, binding)} == {"team-a"}
+    account = find(build(K8S), "ServiceAccount")["metadata"]
+    assert binding["subjects"] == [
+        {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
+    ]
+
+
 def test_taking_over_a_class_means_one_controller_name(tmp_path: Path) -> None:
     (own,) = [block[0] for _, block in BLOCKS if "gateway.envoyproxy.io/gatewayclass-controller" in str(block)]
     ((_, container),) = gateways(build_over(tmp_path, yaml.safe_dump(dict(own)).replace("../pointsman/k8s", "$K8S")))
