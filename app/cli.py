@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-PORT = click.IntRange(0, 65535)
+
+class _Port(click.IntRange):
+    """0 to 65535. Beside a Service named `pointsman` Kubernetes sets POINTSMAN_PORT to that Service's URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value).startswith(("tcp://", "udp://")):
+            service = "Kubernetes sets this for a Service of that name: set enableServiceLinks: false in the pod"
+            self.fail(f"{value} is not a port. {service}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PORT = _Port(0, 65535)
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on only

@@ -91,6 +91,13 @@ async def test_serve_refuses_what_an_api_server_would_not_store(manifests: Path)
     assert "Traceback" not in err
 
 
+async def test_a_service_of_our_name_in_the_environment_is_told_apart_from_a_port(manifests: Path) -> None:
+    code, out, err = await run_command("serve", str(manifests), env={"POINTSMAN_PORT": "tcp://10.96.0.7:80"})
+    assert (code, out) == (2, "")
+    assert "(env var: 'POINTSMAN_PORT')" in err
+    assert "enableServiceLinks: false" in err
+
+
 async def test_serve_says_when_its_port_is_taken(manifests: Path) -> None:
     manifests.write_text(route_to(("127.0.0.1", 1)))
 
