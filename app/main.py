@@ -56,4 +56,4 @@ def build_chain(
 
 def make_transport(endpoint: Endpoint) -> UpstreamTransport:
     """The connections to one endpoint."""
-    return UpstreamTransport(address=endpoint.address, port=endpoint.port)
+    return UpstreamTransport(address=endpoint.address, port=endpoint.port, tls=endpoint.tls)

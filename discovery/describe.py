@@ -26,6 +26,7 @@ from discovery.snapshot import (
     Rule,
     RulePolicy,
     Snapshot,
+    UpstreamTLS,
 )
 from discovery.status import Condition, ObjectStatus
 
@@ -283,9 +284,21 @@ def describe_endpoint(endpoint: Endpoint) -> Json:
         described["pod"] = endpoint.pod
     if endpoint.host is not None:
         described["host"] = _text(endpoint.host)
+    if endpoint.tls is not None:
+        described["tls"] = _describe_tls(endpoint.tls)
     if endpoint.path_rewrites:
         described["pathRewrites"] = [_describe_rewrite(rewrite) for rewrite in endpoint.path_rewrites]
     return described
+
+
+def _describe_tls(tls: UpstreamTLS) -> Json:
+    authorities = "the system's" if tls.authorities is None else f"{tls.authorities.count('BEGIN CERT')} of its own"
+    return {
+        "serverName": tls.server_name,
+        "authorities": authorities if tls.verifies else "not verified",
+        "versions": [tls.min_version, tls.max_version],
+        "fingerprint": tls.fingerprint,
+    }
 
 
 def _describe_status(status: ObjectStatus) -> Json:

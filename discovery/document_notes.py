@@ -56,7 +56,7 @@ INTRODUCTIONS: Mapping[KindName, str] = {
     (ENVOY_AI_GATEWAY, "AIServiceBackend"): "A Backend and the API that it speaks.",
     (ENVOY_AI_GATEWAY, "BackendSecurityPolicy"): _UNIMPLEMENTED_POLICY,
     ("", "ConfigMap"): 'With the label `inference.networking.k8s.io/bbr-managed: "true"`: the LoRA adapters of a base '
-    "model. Other ConfigMaps are skipped.",
+    "model. With `ca.crt`: certificate authorities for Backends. Other ConfigMaps are skipped.",
     ("", "Pod"): "The endpoints of InferencePools and Services, where they are ready.",
     ("", "Service"): "A backend of an HTTPRoute: its EndpointSlices, else the pods that it selects, else its DNS name.",
     ("", "Namespace"): "Its labels, for `allowedRoutes`.",
@@ -96,7 +96,11 @@ FIELDS: Mapping[KindName, Mapping[str, tuple[str, str]]] = {
     },
     (ENVOY_GATEWAY, "Backend"): {
         "spec.endpoints[].unix": (INVALID, "references to a Backend with one answer 500"),
-        "spec.tls": (INVALID, "references to it answer 500: nothing is sent in clear instead"),
+        **{
+            f"spec.tls.{name}": (INVALID, "references to it answer 500: OpenSSL's defaults are offered")
+            for name in ("ciphers", "ecdhCurves", "signatureAlgorithms")
+        },
+        "spec.tls.clientCertificateRef": (INVALID, "references to it answer 500: Secrets are not read"),
     },
     (ENVOY_GATEWAY, "SecurityPolicy"): {
         f"spec.{name}": (INVALID, _ALL_OF_POLICY)
@@ -143,6 +147,10 @@ REMARKS: Mapping[KindName, Mapping[str, str]] = {
     (ENVOY_GATEWAY, "Backend"): {
         "spec.type": "Endpoints; references to a DynamicResolver answer 500",
         "spec.endpoints[].fqdn.hostname": "resolved at connect; sent as Host",
+        "spec.tls.caCertificateRefs[].kind": "ConfigMap, with `ca.crt`; references to it with others answer 500",
+        "spec.tls.wellKnownCACertificates": "System; references to it with others answer 500",
+        "spec.tls.sni": "else the fqdn; an IP address must be in the certificate",
+        "spec.tls.maxVersion": "references to it with 1.0 or 1.1 answer 500",
         "spec.appProtocols": "references to one with HTTP/2 or wss answer 500",
     },
     (ENVOY_GATEWAY, "ClientTrafficPolicy"): {"spec.connection.bufferLimit": "the limit for request bodies; else 50Mi"},
@@ -153,11 +161,15 @@ REMARKS: Mapping[KindName, Mapping[str, str]] = {
         "spec.targetModels[].name": "requests keep the name; others than modelName are a warning",
         "spec.targetModels[].weight": "without effect, as the names",
     },
-    ("", "ConfigMap"): {"data.baseModel": "must not be blank", "data.adapters": "a YAML list of names, in a string"},
+    ("", "ConfigMap"): {
+        "data.baseModel": "must not be blank",
+        "data.adapters": "a YAML list of names, in a string",
+        "data.ca.crt": "certificates in PEM",
+    },
 }
 
 # Kinds whose typed model is not the shape of the file.
 SHAPES: Mapping[KindName, tuple[str, ...]] = {
-    ("", "ConfigMap"): ("data.adapters", "data.baseModel"),
+    ("", "ConfigMap"): ("data.adapters", "data.baseModel", "data.ca.crt"),
     ("", "Namespace"): ("metadata.labels",),
 }

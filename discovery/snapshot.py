@@ -8,6 +8,7 @@ prepared for the request path: header names are lower-case bytes, URLs are built
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -200,11 +201,29 @@ class RulePolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamTLS:
+    """How an endpoint is spoken to in TLS."""
+
+    server_name: str  # who its certificate must be of; a host name is also sent as SNI, an IP address is not
+    authorities: str | None = None  # certificates in PEM; None: the system's
+    verifies: bool = True
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    max_version: Literal["1.2", "1.3"] = "1.3"
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells settings apart without showing them."""
+        text = f"{self.server_name}\n{self.verifies}\n{self.min_version}\n{self.max_version}\n{self.authorities or ''}"
+        return hashlib.blake2b(text.encode("utf-8"), digest_size=4).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """One address of a backend, as we were told about it.
 
     ``id`` is its identity over snapshots: pod uid (or namespace/name) and ip:port, or the Backend's address. Two
-    backends that name the same address share the id, and with it connections and breaker.
+    backends that name the same address share the id, and with it connections and breaker. Its TLS settings are a part
+    of it: where they change, nothing that was made with the old ones is used for a new request.
     """
 
     id: str
@@ -215,6 +234,7 @@ class Endpoint:
     host: bytes | None = None  # Host sent instead of the client's (a Backend given by fqdn)
     # An AIServiceBackend's schema puts the API below another prefix: the first one that matches is replaced.
     path_rewrites: tuple[ReplacePrefix, ...] = ()
+    tls: UpstreamTLS | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from discovery.resources.collection import Resources
-from discovery.resources.core import Service
+from discovery.resources.core import CertificateMap, Service
 from discovery.resources.envoy_ai_gateway import AIGatewayRoute, AIServiceBackend
 from discovery.resources.envoy_gateway import Backend
 from discovery.resources.gateway_api import GrantTo, HTTPRoute
@@ -26,6 +26,9 @@ class Index:
         self.services: dict[tuple[str, str], Service] = {(s.namespace, s.name): s for s in resources.services}
         self.ai_service_backends: dict[tuple[str, str], AIServiceBackend] = {
             (b.namespace, b.name): b for b in resources.ai_service_backends
+        }
+        self.certificate_maps: dict[tuple[str, str], CertificateMap] = {
+            (m.namespace, m.name): m for m in resources.certificate_maps
         }
         self.routes: tuple[Route, ...] = resources.routes
         self.backend_faults: dict[ObjectKey, tuple[str, str] | None] = {}  # filled by references.py

@@ -13,6 +13,7 @@ import httpx
 from discovery.compile.filters import compile_prefix
 from discovery.compile.index import Index
 from discovery.compile.references import ai_service_backend_fault, backend_fault
+from discovery.compile.upstream_tls import compile_tls
 from discovery.resources.collection import Resources
 from discovery.resources.core import EndpointSlice, Pod, Service, ServicePort
 from discovery.resources.envoy_ai_gateway import AIServiceBackend, VersionedSchema
@@ -20,12 +21,13 @@ from discovery.resources.envoy_gateway import Backend
 from discovery.resources.inference import InferencePool
 from discovery.resources.meta import has_labels
 from discovery.slices import Steps, run_at_once
-from discovery.snapshot import Endpoint, Membership, ReplacePrefix
+from discovery.snapshot import Endpoint, Membership, ReplacePrefix, UpstreamTLS
 
 # Data-parallel ranks that serve: the ports of a pod that take requests, of those that its pool names.
 ACTIVE_PORTS_ANNOTATIONS = ("llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports")
 
 DEFAULT_HTTP_PORT = 80
+DEFAULT_HTTPS_PORT = 443
 
 
 def compile_membership(resources: Resources, *, previous: Membership | None = None) -> Membership:
@@ -57,7 +59,7 @@ class _Compiler:
         self._slices: dict[tuple[str, str | None], list[EndpointSlice]] = defaultdict(list)
         for piece in resources.endpoint_slices:
             self._slices[piece.namespace, piece.service].append(piece)
-        self._urls = {(e.address, e.port): e.url for endpoints in previous.values() for e in endpoints}
+        self._urls = {(e.url.scheme, e.address, e.port): e.url for endpoints in previous.values() for e in endpoints}
 
     def compile(self) -> Iterator[tuple[str, tuple[Endpoint, ...]]]:
         for backend in self._resources.backends:
@@ -71,16 +73,18 @@ class _Compiler:
                 yield f"Service/{service.path}:{port.port}", _unique(self._of_service(service, port))
 
     def _of_backend(self, backend: Backend) -> tuple[Endpoint, ...]:
-        if backend_fault(backend) is not None:
+        if backend_fault(backend, self._index) is not None:
             return ()
         endpoints: list[Endpoint] = []
         for given in backend.spec.endpoints:
+            tls = compile_tls(backend, given, self._index)
             if given.ip is not None:
-                endpoints.append(self._endpoint(given.ip.address, given.ip.port))
+                endpoints.append(self._endpoint(given.ip.address, given.ip.port, tls=tls))
             elif given.fqdn is not None:
                 name, port = given.fqdn.hostname, given.fqdn.port
-                host = name if port == DEFAULT_HTTP_PORT else f"{name}:{port}"
-                endpoints.append(replace(self._endpoint(name, port), host=host.encode("ascii")))
+                default_port = DEFAULT_HTTP_PORT if tls is None else DEFAULT_HTTPS_PORT
+                host = name if port == default_port else f"{name}:{port}"
+                endpoints.append(replace(self._endpoint(name, port, tls=tls), host=host.encode("ascii")))
         return _unique(endpoints)
 
     def _of_ai_service_backend(self, backend: AIServiceBackend) -> tuple[Endpoint, ...]:
@@ -140,14 +144,17 @@ class _Compiler:
     def _pod_endpoint(self, path: str, uid: str | None, address: str, port: int) -> Endpoint:
         return replace(self._endpoint(address, port, identity=f"{uid or path}/"), pod=path)
 
-    def _endpoint(self, address: str, port: int, identity: str = "") -> Endpoint:
+    def _endpoint(self, address: str, port: int, identity: str = "", *, tls: UpstreamTLS | None = None) -> Endpoint:
         if ":" in address:
             address = str(ipaddress.ip_address(address))  # one form, so that one address is one endpoint
         bracketed = f"[{address}]" if ":" in address else address
-        url = self._urls.get((address, port))
+        scheme = "http" if tls is None else "https"
+        if tls is not None:
+            identity = f"tls-{tls.fingerprint}/{identity}"
+        url = self._urls.get((scheme, address, port))
         if url is None:
-            url = self._urls[address, port] = httpx.URL(f"http://{bracketed}:{port}/")
-        return Endpoint(id=f"{identity}{bracketed}:{port}", address=address, port=port, url=url)
+            url = self._urls[scheme, address, port] = httpx.URL(f"{scheme}://{bracketed}:{port}/")
+        return Endpoint(id=f"{identity}{bracketed}:{port}", address=address, port=port, url=url, tls=tls)
 
 
 def path_rewrites(schema: VersionedSchema) -> tuple[ReplacePrefix, ...]:

@@ -22,7 +22,7 @@ def object_statuses(
         yield replace(_status(pool, _true(pool, "Accepted"), _true(pool, "ResolvedRefs")), parent=gateway)
     for backend in index.resources.backends:
         if backend.key not in index.backend_faults:
-            index.backend_faults[backend.key] = backend_fault(backend)
+            index.backend_faults[backend.key] = backend_fault(backend, index)
         fault = index.backend_faults[backend.key]
         yield _status(
             backend, _false(backend, "Accepted", "Invalid", fault[1]) if fault else _true(backend, "Accepted")

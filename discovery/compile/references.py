@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from discovery.compile.index import POOL_GROUPS, Index, Route
+from discovery.compile.upstream_tls import tls_fault
 from discovery.resources.core import Service
 from discovery.resources.envoy_ai_gateway import AIBackendReference, AIGatewayRoute, AIServiceBackend
 from discovery.resources.envoy_gateway import Backend as BackendResource
@@ -57,13 +58,13 @@ def resolve(route: Route, ref: BackendReference | AIBackendReference, index: Ind
     return Resolved(reason="InvalidKind", message=f"{full_kind} cannot be a backend of {route.kind}")
 
 
-def backend_fault(backend: BackendResource) -> tuple[str, str] | None:
+def backend_fault(backend: BackendResource, index: Index) -> tuple[str, str] | None:
     """The reason and message why a Backend cannot be served, or None."""
     spec = backend.spec
     if spec.type != "Endpoints":
         return "UnsupportedValue", f"type {spec.type} is not supported"
-    if spec.tls is not None:
-        return "UnsupportedProtocol", "tls is not supported, and nothing is sent in clear instead"
+    if (fault := tls_fault(backend, index)) is not None:
+        return fault
     for protocol in spec.app_protocols:
         if protocol in _UNSUPPORTED_APP_PROTOCOLS:
             return "UnsupportedProtocol", f"appProtocol {protocol} is not supported"
@@ -121,7 +122,7 @@ def _resolve_backend(source: Source, namespace: str, name: str, index: Index) ->
     if found is None:
         return Resolved(reason="BackendNotFound", message=f"there is no {label}")
     if found.key not in index.backend_faults:
-        index.backend_faults[found.key] = backend_fault(found)
+        index.backend_faults[found.key] = backend_fault(found, index)
     fault = index.backend_faults[found.key]
     if fault is not None:
         return Resolved(reason=fault[0], message=f"{label}: {fault[1]}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from discovery.resources.core import EndpointSlice, Namespace, Pod, Service
+from discovery.resources.core import CertificateMap, EndpointSlice, Namespace, Pod, Service
 from discovery.resources.envoy_ai_gateway import AIGatewayRoute, AIServiceBackend
 from discovery.resources.envoy_gateway import Backend, BackendTrafficPolicy, ClientTrafficPolicy
 from discovery.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
@@ -34,6 +34,7 @@ class Resources:
     inference_pools: tuple[InferencePool, ...] = ()
     inference_models: tuple[InferenceModel, ...] = ()
     adapter_maps: tuple[AdapterMap, ...] = ()
+    certificate_maps: tuple[CertificateMap, ...] = ()
     backends: tuple[Backend, ...] = ()
     backend_traffic_policies: tuple[BackendTrafficPolicy, ...] = ()
     client_traffic_policies: tuple[ClientTrafficPolicy, ...] = ()
@@ -69,6 +70,7 @@ MODELS: Mapping[type[Resource], str] = {
     InferencePool: "inference_pools",
     InferenceModel: "inference_models",
     AdapterMap: "adapter_maps",
+    CertificateMap: "certificate_maps",
     Backend: "backends",
     BackendTrafficPolicy: "backend_traffic_policies",
     ClientTrafficPolicy: "client_traffic_policies",

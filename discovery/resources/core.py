@@ -124,3 +124,9 @@ class EndpointSlice(Resource, frozen=True, kw_only=True):
 
 class Namespace(Resource, frozen=True, kw_only=True):
     """v1 Namespace, for its labels."""
+
+
+class CertificateMap(Resource, frozen=True, kw_only=True):
+    """A ConfigMap with certificate authorities in PEM (`data` has "ca.crt"), for the tls of Backends."""
+
+    ca_certificates: str

@@ -20,7 +20,7 @@ from discovery.resources.decoded import Decoded
 from discovery.resources.fields import NOTES, UNSET_IS_OURS, Effect, occurrences
 from discovery.resources.forms import complete_ai_reference, internal_form, relax, without_nulls
 from discovery.resources.inference import ADAPTER_MAP_LABEL
-from discovery.resources.kinds import KINDS, Kind, find_misspelt, find_namesake
+from discovery.resources.kinds import CERTIFICATE_MAP, KINDS, Kind, find_misspelt, find_namesake
 from discovery.resources.meta import (
     DEFAULT_NAMESPACE,
     ENVOY_AI_GATEWAY,
@@ -130,7 +130,11 @@ class _ObjectDecoder:
         if known is None:
             self._decode_unknown(group, version)
         elif known.kind == "ConfigMap" and not is_adapter_map(metadata):
-            self._skip(f"ConfigMap without the label {ADAPTER_MAP_LABEL}")
+            content = data.get("data")
+            if version == "v1" and isinstance(content, dict) and "ca.crt" in content:
+                self._decode_known(CERTIFICATE_MAP, version)
+            else:
+                self._skip(f"ConfigMap without the label {ADAPTER_MAP_LABEL} and without ca.crt")
         elif version not in known.versions and known.model is UnimplementedPolicy:
             self._decode_unimplemented(group)  # in whatever version: its target must not be served without it
         elif version not in known.versions:

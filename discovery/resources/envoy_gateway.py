@@ -31,11 +31,33 @@ class BackendEndpoint(Model, frozen=True, kw_only=True):
     unix: Unix | None = None
 
 
+class CACertificateRef(Model, frozen=True, kw_only=True):
+    group: str
+    kind: str
+    name: str
+
+
+class BackendTLS(Model, frozen=True, kw_only=True):
+    """Of authorities there is one kind at most (checked when decoded)."""
+
+    ca_certificate_refs: tuple[CACertificateRef, ...] = ()
+    well_known_ca_certificates: str | None = msgspec.field(default=None, name="wellKnownCACertificates")
+    insecure_skip_verify: bool = False
+    sni: str | None = None
+    min_version: str | None = None
+    max_version: str | None = None
+    # Not implemented; a Backend with one of them is not used.
+    ciphers: tuple[str, ...] = ()
+    ecdh_curves: tuple[str, ...] = msgspec.field(default=(), name="ecdhCurves")
+    signature_algorithms: tuple[str, ...] = ()
+    client_certificate_ref: dict[str, object] | None = None
+
+
 class BackendSpec(Model, frozen=True, kw_only=True):
     type: str = "Endpoints"
     endpoints: tuple[BackendEndpoint, ...] = ()
     app_protocols: tuple[str, ...] = ()
-    tls: dict[str, object] | None = None
+    tls: BackendTLS | None = None
     fallback: bool = False
 
 

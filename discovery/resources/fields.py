@@ -107,6 +107,17 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
     (ENVOY_GATEWAY, "Backend"): (
         *_not_yet("endpoints of all zones are alike", "spec.endpoints[].zone"),
         *_not_yet("only active health checks use it", "spec.endpoints[].hostname"),
+        *_ignored(
+            "ignored: only HTTP/1.1 is spoken, and asked for",
+            "spec.tls.alpnProtocols",
+            applies=lambda value: value != ["http/1.1"],
+        ),
+        *_ignored("ignored: it is about clients", "spec.tls.fingerprints"),
+        *_ignored(
+            "1.0 and 1.1 mean 1.2, the lowest that is spoken",
+            "spec.tls.minVersion",
+            applies=lambda value: value in ("1.0", "1.1"),
+        ),
     ),
     (ENVOY_GATEWAY, "ClientTrafficPolicy"): (
         *_restricts(

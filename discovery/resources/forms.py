@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from discovery.resources.adapter_maps import read_adapter_map
-from discovery.resources.kinds import Kind
+from discovery.resources.kinds import CERTIFICATE_MAP, Kind
 from discovery.resources.meta import ENVOY_AI_GATEWAY, INFERENCE, INFERENCE_ALPHA
 from discovery.resources.schema import Schema
 
@@ -39,6 +39,8 @@ def relax(kind: Kind, schema: Schema) -> Schema:
 
 def internal_form(kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
     """The shape of the typed model where it differs from the schema's: pools of both versions, adapter maps."""
+    if kind is CERTIFICATE_MAP:
+        return {"caCertificates": body["data"]["ca.crt"]}
     if kind.kind == "ConfigMap":
         return read_adapter_map(body)
     if kind.kind != "InferencePool":

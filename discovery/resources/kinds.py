@@ -88,6 +88,9 @@ _ALL = (
     _kind("discovery.k8s.io", "EndpointSlice", "v1", core.EndpointSlice, has_schema=False),
 )
 
+# The other sort of ConfigMap that is read; the label of the first goes before.
+CERTIFICATE_MAP = _kind("", "ConfigMap", "v1", core.CertificateMap, has_schema=False)
+
 KINDS: Mapping[tuple[str, str], Kind] = {(kind.group, kind.kind): kind for kind in _ALL}
 
 

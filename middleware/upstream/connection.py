@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -76,6 +77,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._loop = loop
         self._on_closed_idle = on_closed_idle
         self._transport: asyncio.Transport | None = None
+        self._tls: ssl.SSLObject | None = None
         self._parts: list[bytes] = []
         self.on_body = self._parts.append  # the parser calls list.append itself: no Python frame per chunk
         self._parser = httptools.HttpResponseParser(self)
@@ -115,6 +117,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._tls = transport.get_extra_info("ssl_object")
         tune_socket(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -156,7 +159,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self.is_complete:
             return
-        if exc is None and self.has_head and not self._is_framed:
+        if exc is None and self.has_head and not self._is_framed and self._is_end_certain():
             self.is_complete = True  # a body that ends with the connection
             self._can_keep_alive = False
             self._wake()
@@ -319,6 +322,18 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.abort()
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _is_end_certain(self) -> bool:
+        """Whether it was the upstream that ended the connection. In TLS it says so (close_notify, RFC 8446 6.1); an end
+        without it can be anybody's, in the middle of the answer."""
+        if self._tls is None:
+            return True
+        try:
+            return self._tls.read(1) == b""
+        except ssl.SSLZeroReturnError:
+            return True
+        except ssl.SSLError:
+            return False
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()

@@ -9,6 +9,7 @@ exceptions and makes no httpx objects. With a Request the target travels as ``ex
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -16,7 +17,11 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from discovery.snapshot import UpstreamTLS
 from middleware.upstream.connection import UpstreamConnection
+from middleware.upstream.tls import context_for, why_failed
+
+logger = logging.getLogger(__name__)
 
 # Model servers close idle connections after 5 s (uvicorn's default); ours must be gone before.
 IDLE_EXPIRY_SECONDS = 4.0
@@ -97,9 +102,19 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
     Raises httpx.ConnectError, ConnectTimeout, ReadTimeout, RemoteProtocolError and ConnectionBrokenError (a ReadError).
     """
 
-    def __init__(self, *, address: str, port: int, idle_expiry_seconds: float = IDLE_EXPIRY_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        address: str,
+        port: int,
+        tls: UpstreamTLS | None = None,
+        idle_expiry_seconds: float = IDLE_EXPIRY_SECONDS,
+    ) -> None:
         self._address = address
         self._port = port
+        self._server_name = tls.server_name if tls is not None else None
+        self._tls = context_for(tls) if tls is not None else None
+        self._tls_trouble = ""  # told last
         self._is_literal = _is_ip_literal(address)
         self._idle_expiry = idle_expiry_seconds
         self._idle: list[UpstreamConnection] = []
@@ -186,12 +201,19 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             for address in addresses:
                 try:
                     async with asyncio.timeout(timeout_seconds):
+                        # The TLS handshake is a part of connecting.
                         _, connection = await loop.create_connection(
-                            lambda: UpstreamConnection(loop=loop, on_closed_idle=self._forget), address, self._port
+                            lambda: UpstreamConnection(loop=loop, on_closed_idle=self._forget),
+                            address,
+                            self._port,
+                            ssl=self._tls,
+                            server_hostname=self._server_name,
                         )
+                    self._tls_trouble = ""
                     return connection
                 except (OSError, TimeoutError) as error:
                     last_error = error
+                    self._tell_tls_trouble(error)
         except socket.gaierror as error:
             raise httpx.ConnectError(f"the name {self._address} does not resolve") from error
         except TimeoutError as error:
@@ -199,6 +221,13 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         if isinstance(last_error, TimeoutError):
             raise httpx.ConnectTimeout(f"no connection to {self._address}:{self._port} in time") from last_error
         raise httpx.ConnectError(f"no connection to {self._address}:{self._port}") from last_error
+
+    def _tell_tls_trouble(self, error: Exception) -> None:
+        """Once, until it is another or over: it is the same for every request."""
+        trouble = why_failed(error) if self._tls is not None else None
+        if trouble is not None and trouble != self._tls_trouble:
+            self._tls_trouble = trouble
+            logger.warning("no TLS with %s:%d as %s: %s", self._address, self._port, self._server_name, trouble)
 
     async def _resolve(self, loop: asyncio.AbstractEventLoop, timeout_seconds: float) -> list[str]:
         async with asyncio.timeout(timeout_seconds):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -47,6 +49,11 @@ class Conversation:
         except ConnectionError:
             pass
 
+    def end_without_a_word(self) -> None:
+        """End the sending half with a FIN alone: under TLS that is no end of what is said (no close_notify)."""
+        with socket.socket(fileno=os.dup(self.writer.get_extra_info("socket").fileno())) as sock:
+            sock.shutdown(socket.SHUT_WR)
+
     def reset(self) -> None:
         """End the connection with a RST."""
         sock = self.writer.get_extra_info("socket")
@@ -63,8 +70,11 @@ class RawUpstream:
     A connection is closed when its script ends. A script that fails makes the block fail.
     """
 
-    def __init__(self, script: Script, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, script: Script, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.script = script
+        self.tls = tls
         self.host = host
         self.port = port
         self.connections = 0
@@ -74,7 +84,7 @@ class RawUpstream:
         self._errors: list[BaseException] = []
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, self.host, self.port)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -45,7 +45,7 @@ spec: {endpoints: [{unix: {path: /run/x}}]}
 apiVersion: gateway.envoyproxy.io/v1alpha1
 kind: Backend
 metadata: {name: tls}
-spec: {endpoints: [{ip: {address: 10.0.0.1, port: 443}}], tls: {wellKnownCACertificates: System}}
+spec: {endpoints: [{ip: {address: 10.0.0.1, port: 443}}], tls: {clientCertificateRef: {name: s}}}
 ---
 apiVersion: gateway.envoyproxy.io/v1alpha1
 kind: Backend
@@ -169,7 +169,7 @@ def test_a_reference_resolves_to_a_backend(load_text: LoadText, ref: str, backen
         pytest.param(f"{EG}, name: port0", "UnsupportedValue", id="port-0"),
         pytest.param(f"{EG}, name: badip", "UnsupportedValue", id="no-ip"),
         pytest.param(f"{EG}, name: badname", "UnsupportedValue", id="ip-as-a-name"),
-        pytest.param(f"{EG}, name: tls", "UnsupportedProtocol", id="tls-is-not-sent-in-clear"),
+        pytest.param(f"{EG}, name: tls", "UnsupportedValue", id="tls-is-not-sent-in-clear"),
         pytest.param(f"{EG}, name: h2c", "UnsupportedProtocol", id="h2c"),
         pytest.param("name: svc, port: 81", "UnsupportedProtocol", id="h2c-service"),
         pytest.param(f"{GA}, name: h2cpool", "UnsupportedProtocol", id="h2c-pool"),

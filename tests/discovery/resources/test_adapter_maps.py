@@ -41,7 +41,7 @@ def test_a_config_map_without_the_label_is_none_of_our_business() -> None:
     decoded = decode("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {baseModel: 1}\n", file="f")
     assert decoded.objects == []
     assert [p.message for p in decoded.skipped] == [
-        "skipped: ConfigMap without the label inference.networking.k8s.io/bbr-managed is not read"
+        "skipped: ConfigMap without the label inference.networking.k8s.io/bbr-managed and without ca.crt is not read"
     ]
 
 
