@@ -16,7 +16,8 @@ class Authority:
     @property
     def pem(self) -> str:
         """Its certificate, as `ca.crt` has it."""
-        return self._authority.cert_pem.bytes().decode("ascii")
+        pem: bytes = self._authority.cert_pem.bytes()
+        return pem.decode("ascii")
 
     def server(self, *names: str, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
         """The context of a server with these names and addresses."""
