@@ -74,6 +74,18 @@ def shares(result: Compiled, model: str) -> dict[str, int]:
     return {ref.name: ref.weight for ref in rule.backend_refs}
 
 
+def overlay_with(part: str, folder: Path) -> tuple[Manifest, ...]:
+    """What the page's kustomization that has ``part`` in it builds to."""
+    (own,) = [block[0] for _, block in BLOCKS if block[0]["kind"] == "Kustomization" and part in str(block)]
+    return build_doc(own, folder)
+
+
+def build_doc(kustomization: Manifest, folder: Path) -> tuple[Manifest, ...]:
+    """A kustomization of the page, with a checkout of ours where it says and routes of a user."""
+    (folder / "routes.yaml").write_text(ROUTES)
+    return build_over(folder, yaml.safe_dump(dict(kustomization)).replace("../pointsman/k8s", "$K8S"))
+
+
 def service(name: str) -> Manifest:
     metadata = {"name": name, "namespace": "default"}
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 8000}]}}
@@ -83,9 +95,7 @@ def service(name: str) -> Manifest:
 def test_a_manifest_is_one_that_an_api_server_stores(block: tuple[Manifest, ...], tmp_path: Path) -> None:
     for each in block:
         if each["kind"] == "Kustomization":
-            (tmp_path / "routes.yaml").write_text(ROUTES)
-            text = yaml.safe_dump(dict(each)).replace("../pointsman/k8s", "$K8S")
-            assert refusals(build_over(tmp_path, text), OLDEST, tmp_path) == []
+            assert refusals(build_doc(each, tmp_path), OLDEST, tmp_path) == []
             return
     assert refusals(block, OLDEST, tmp_path) == []
 
@@ -98,9 +108,7 @@ def test_the_pods_of_a_rollout_are_those_of_a_deployment(tmp_path: Path) -> None
 
 
 def test_the_overlay_of_your_own_is_in_its_namespace_with_its_image_and_leaves_scaling_alone(tmp_path: Path) -> None:
-    (own,) = [block[0] for _, block in BLOCKS if "images" in block[0]]
-    (tmp_path / "routes.yaml").write_text(ROUTES)
-    built = build_over(tmp_path, yaml.safe_dump(dict(own)).replace("../pointsman/k8s", "$K8S"))
+    built = overlay_with("registry.example.com", tmp_path)
     ((deployment, container),) = gateways(built)
     assert deployment["metadata"]["namespace"] == "models"
     assert container["image"] == "registry.example.com/pointsman:0.1.0"
@@ -109,8 +117,7 @@ def test_the_overlay_of_your_own_is_in_its_namespace_with_its_image_and_leaves_s
 
 
 def test_another_namespace_is_opened_to_the_gateway_of_the_base(tmp_path: Path) -> None:
-    (own,) = [block[0] for _, block in BLOCKS if "../pointsman/k8s/access" in str(block)]
-    built = build_over(tmp_path, yaml.safe_dump(dict(own)).replace("../pointsman/k8s", "$K8S"))
+    built = overlay_with("../pointsman/k8s/access", tmp_path)
     role, binding = find(built, "Role"), find(built, "RoleBinding")
     assert role["rules"] == find(build(K8S), "Role")["rules"]
     assert {each["metadata"]["namespace"] for each in (role, binding)} == {"team-a"}
@@ -120,9 +127,13 @@ def test_another_namespace_is_opened_to_the_gateway_of_the_base(tmp_path: Path) 
     ]
 
 
+def test_in_a_cluster_with_ipv6_addresses_both_ports_listen_on_them(tmp_path: Path) -> None:
+    ((_, container),) = gateways(overlay_with("--host=::", tmp_path))
+    assert flag(container, "host") == flag(container, "admin-host") == "::"
+
+
 def test_taking_over_a_class_means_one_controller_name(tmp_path: Path) -> None:
-    (own,) = [block[0] for _, block in BLOCKS if "gateway.envoyproxy.io/gatewayclass-controller" in str(block)]
-    ((_, container),) = gateways(build_over(tmp_path, yaml.safe_dump(dict(own)).replace("../pointsman/k8s", "$K8S")))
+    ((_, container),) = gateways(overlay_with("gateway.envoyproxy.io/gatewayclass-controller", tmp_path))
     assert flag(container, "controller-name") == "gateway.envoyproxy.io/gatewayclass-controller"
 
 
