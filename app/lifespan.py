@@ -29,6 +29,7 @@ from middleware.telemetry import ExchangeObserver, report_refusal
 from middleware.traffic_mirroring import MirrorCopies
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
+from middleware.upstream.scraper import MetricsScraper
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Gateway:
         self.settings = settings
         self.store = SnapshotStore()
         self.registry = UpstreamRegistry(make_transport=make_transport)
+        self.scraper = MetricsScraper(registry=self.registry, make_transport=make_transport)
         self.rules = RuleTrafficRegistry()
         self.memory = BodyMemory(limit_bytes=settings.max_body_memory_bytes)
         self.limiter = RateLimiter()
@@ -55,6 +57,7 @@ class Gateway:
         )
         self.copies = MirrorCopies(observer=self.metrics)
         self.store.subscribe(self.registry.follow)
+        self.store.subscribe(self.scraper.follow)  # behind the registry: it knows which upstreams stay
         self.store.subscribe(self.rules.follow)
         self.store.subscribe(self.limiter.follow)
         access_log = AccessLog(writer, is_readable=is_readable_log)
@@ -167,5 +170,6 @@ class Gateway:
         await self.configuration.close()
         await self._data.close()
         await self.copies.close()
+        await self.scraper.close()
         self.registry.close()
         await self._admin.close()

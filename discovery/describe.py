@@ -282,6 +282,8 @@ def describe_endpoint(endpoint: Endpoint) -> Json:
     described: Json = {"id": endpoint.id, "address": endpoint.address, "port": endpoint.port}
     if endpoint.pod is not None:
         described["pod"] = endpoint.pod
+    if endpoint.engine is not None:
+        described["engine"] = endpoint.engine
     if endpoint.host is not None:
         described["host"] = _text(endpoint.host)
     if endpoint.tls is not None:

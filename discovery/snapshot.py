@@ -231,6 +231,7 @@ class Endpoint:
     port: int  # 1..65535
     url: httpx.URL = field(compare=False)  # "http://address:port/", built once: building one costs 35 µs
     pod: str | None = None  # "namespace/name"
+    engine: str | None = None  # whose metrics it has, by the pod's label: a name of discovery/model_servers/engines.py
     host: bytes | None = None  # Host sent instead of the client's (a Backend given by fqdn)
     # An AIServiceBackend's schema puts the API below another prefix: the first one that matches is replaced.
     path_rewrites: tuple[ReplacePrefix, ...] = ()

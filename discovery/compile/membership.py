@@ -14,6 +14,7 @@ from discovery.compile.filters import compile_prefix
 from discovery.compile.index import Index
 from discovery.compile.references import ai_service_backend_fault, backend_fault
 from discovery.compile.upstream_tls import compile_tls
+from discovery.model_servers.engines import ENGINE_LABELS
 from discovery.resources.collection import Resources
 from discovery.resources.core import EndpointSlice, Pod, Service, ServicePort
 from discovery.resources.envoy_ai_gateway import AIServiceBackend, VersionedSchema
@@ -104,7 +105,7 @@ class _Compiler:
             address = pod.status.pod_ip
             if address and pod.is_ready and has_labels(pod.metadata.labels, pool.spec.match_labels):
                 for port in _active_ports(pod, pool.spec.target_ports):
-                    yield self._pod_endpoint(pod.path, pod.metadata.uid, address, port)
+                    yield replace(self._pod_endpoint(pod.path, pod.metadata.uid, address, port), engine=_engine(pod))
 
     def _of_service(self, service: Service, port: ServicePort) -> Iterator[Endpoint]:
         slices = self._slices.get((service.namespace, service.name))
@@ -171,6 +172,12 @@ def path_rewrites(schema: VersionedSchema) -> tuple[ReplacePrefix, ...]:
     if prefix != version:
         rewrites.append(compile_prefix(version, prefix))
     return tuple(rewrites)
+
+
+def _engine(pod: Pod) -> str | None:
+    """Whose metrics the pod has; None when its labels do not say."""
+    labels = pod.metadata.labels
+    return next((labels[name] for name in ENGINE_LABELS if name in labels), None)
 
 
 def _active_ports(pod: Pod, target_ports: Sequence[int]) -> Sequence[int]:

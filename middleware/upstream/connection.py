@@ -46,6 +46,15 @@ class ConnectionBrokenError(httpx.ReadError):
         self.has_answer_bytes = has_answer_bytes
 
 
+class Activity:
+    """When did an endpoint last send anything? Shared by its connections; the loop's time in seconds."""
+
+    __slots__ = ("last_byte_at",)
+
+    def __init__(self) -> None:
+        self.last_byte_at = 0.0
+
+
 class _BehindAnswerError(Exception):
     """Bytes behind the answer: the parser must not take them for more of it."""
 
@@ -72,9 +81,14 @@ class UpstreamConnection(asyncio.Protocol):
     """
 
     def __init__(
-        self, *, loop: asyncio.AbstractEventLoop, on_closed_idle: Callable[[UpstreamConnection], None]
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        on_closed_idle: Callable[[UpstreamConnection], None],
+        activity: Activity,
     ) -> None:
         self._loop = loop
+        self._activity = activity
         self._on_closed_idle = on_closed_idle
         self._transport: asyncio.Transport | None = None
         self._tls: ssl.SSLObject | None = None
@@ -125,7 +139,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()  # nobody asked: what comes next could be taken for the answer to the next request
             return
         self._has_answer_bytes = True
-        self._last_byte_at = self._loop.time()
+        self._activity.last_byte_at = self._last_byte_at = self._loop.time()
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from discovery.snapshot import BackendRef, Endpoint, Membership, PassiveHealth, Snapshot
+from middleware.scheduling.load import Load
 from middleware.upstream.breaker import Breaker, State
 from middleware.upstream.transport import UpstreamTransport
 
@@ -15,7 +16,8 @@ logger = logging.getLogger(__name__)
 
 
 class Upstream:
-    """One endpoint as we experience it: what is in flight there, its breakers and the connections open to it."""
+    """One endpoint as we experience it: what is in flight there, how busy it is, its breakers and the connections
+    open to it."""
 
     __slots__ = (
         "_breakers",
@@ -27,6 +29,7 @@ class Upstream:
         "id",
         "in_flight",
         "label",
+        "load",
         "on_idle",
         "transport",
     )
@@ -43,6 +46,7 @@ class Upstream:
         self.label = f"{endpoint.address}:{endpoint.port}"
         self.transport = transport
         self.in_flight = 0
+        self.load = Load()
         self.ejections = 0  # how often one of its breakers has tripped
         self.on_idle: Callable[[Upstream], None] | None = None  # set once no snapshot names it any more
         self._clock = clock
@@ -54,10 +58,12 @@ class Upstream:
     def begin(self) -> None:
         """An attempt starts here."""
         self.in_flight += 1
+        self.load.begin()
 
     def end(self) -> None:
         """An attempt is over."""
         self.in_flight -= 1
+        self.load.end()
         if self.on_idle is not None and not self.in_flight:
             self.on_idle(self)
 
@@ -131,7 +137,7 @@ class UpstreamRegistry:
         cached = self._candidates.get(backend_id)
         if cached is not None and cached[0] is endpoints:
             return cached[1]
-        candidates = tuple(Candidate(endpoint, self._upstream(endpoint)) for endpoint in endpoints)
+        candidates = tuple(Candidate(endpoint, self.upstream(endpoint)) for endpoint in endpoints)
         if self._membership is None or self._membership.get(backend_id) is endpoints:
             self._candidates[backend_id] = (
                 endpoints,
@@ -139,7 +145,8 @@ class UpstreamRegistry:
             )  # a request of an older snapshot must not displace it
         return candidates
 
-    def _upstream(self, endpoint: Endpoint) -> Upstream:
+    def upstream(self, endpoint: Endpoint) -> Upstream:
+        """The experience of an endpoint, made at first sight."""
         upstream = self._upstreams.get(endpoint.id) or self._leaving.get(endpoint.id)
         if upstream is None:
             upstream = Upstream(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from discovery.snapshot import UpstreamTLS
-from middleware.upstream.connection import UpstreamConnection
+from middleware.upstream.connection import Activity, UpstreamConnection
 from middleware.upstream.tls import context_for, why_failed
 
 logger = logging.getLogger(__name__)
@@ -110,6 +110,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         tls: UpstreamTLS | None = None,
         idle_expiry_seconds: float = IDLE_EXPIRY_SECONDS,
     ) -> None:
+        self.activity = Activity()
         self._address = address
         self._port = port
         self._server_name = tls.server_name if tls is not None else None
@@ -203,7 +204,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
                     async with asyncio.timeout(timeout_seconds):
                         # The TLS handshake is a part of connecting.
                         _, connection = await loop.create_connection(
-                            lambda: UpstreamConnection(loop=loop, on_closed_idle=self._forget),
+                            lambda: UpstreamConnection(loop=loop, on_closed_idle=self._forget, activity=self.activity),
                             address,
                             self._port,
                             ssl=self._tls,

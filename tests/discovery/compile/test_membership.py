@@ -61,6 +61,20 @@ def test_a_pool_is_its_ready_pods_at_its_ports(load_text: LoadText, pods: str, e
     assert of(load_text, POOL + pods, "InferencePool/default/pool") == expected
 
 
+@pytest.mark.parametrize(
+    ("labels", "engine"),
+    [
+        ("app: x", None),
+        ("app: x, inference.networking.k8s.io/engine-type: sglang", "sglang"),
+        ("app: x, inference.networking.k8s.io/engine-type: sglang, llm-d.ai/engine-type: trtllm-serve", "trtllm-serve"),
+    ],
+    ids=["no-label", "label", "the-newer-name-first"],
+)
+def test_the_label_of_a_pod_says_whose_metrics_it_has(load_text: LoadText, labels: str, engine: str | None) -> None:
+    membership = load_text.compiled(POOL + pod("a", labels=labels)).membership
+    assert {endpoint.engine for endpoint in membership["InferencePool/default/pool"]} == {engine}
+
+
 def test_an_endpoint_has_what_the_request_path_needs(load_text: LoadText) -> None:
     endpoint = load_text.compiled(POOL + pod("a", "fd00::1")).membership["InferencePool/default/pool"][0]
     assert (endpoint.address, endpoint.port, endpoint.pod, endpoint.host) == ("fd00::1", 8000, "default/a", None)

@@ -1,0 +1,280 @@
+"""How does the gateway know how busy each pod is? Asks the endpoints of the pools in use for their metrics, for ever.
+
+Every endpoint has its own rhythm, connection and time limit, so that one that hangs delays nobody: 50 ms apart while
+its pool has traffic, 1 s while it has none, ±10 % so that pods are not asked in step. With many endpoints all are asked
+less often, so that asking never takes more than a share of the core. What is known goes into the upstream's Load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+
+from discovery.model_servers.engines import read_metrics
+from discovery.model_servers.server_load import UnusableMetricsError
+from discovery.snapshot import Endpoint, Snapshot
+from middleware.scheduling.load import Knowledge
+from middleware.upstream.registry import Upstream, UpstreamRegistry
+from middleware.upstream.transport import Timeouts, UpstreamTransport
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.05
+BUSY_INTERVAL_SECONDS = 0.05
+IDLE_INTERVAL_SECONDS = 1.0
+MAX_READINGS_PER_SECOND = 500  # of all endpoints together
+BUSY_SECONDS = 2.0  # after its last request a pool still counts as busy
+TIMEOUT_SECONDS = 1.0  # of one reading, connecting included
+STALE_SECONDS = 2.0
+MAX_METRICS_BYTES = 4 * 1024 * 1024
+PATIENT_FAILURES = 3  # from so many on, one after the other, an endpoint is asked like an idle one
+
+_NO_METRICS = frozenset({404, 405, 501})
+_TIMEOUTS = Timeouts(
+    connect=TIMEOUT_SECONDS, first_byte=TIMEOUT_SECONDS, idle=TIMEOUT_SECONDS, remaining=TIMEOUT_SECONDS
+)
+
+
+class UnreadableError(Exception):
+    """A reading that gave nothing; the message says why."""
+
+
+class _Target:
+    """One endpoint that is asked."""
+
+    __slots__ = (
+        "engine",
+        "failures",
+        "idle_at",
+        "is_busy",
+        "jitter",
+        "pools",
+        "request_headers",
+        "started_at",
+        "task",
+        "timer",
+        "transport",
+        "upstream",
+    )
+
+    def __init__(self, endpoint: Endpoint, upstream: Upstream, transport: UpstreamTransport, now: float) -> None:
+        self.upstream = upstream
+        self.transport = transport
+        self.engine = endpoint.engine
+        self.request_headers = [(b"host", endpoint.url.netloc), (b"accept", b"text/plain")]
+        self.pools: tuple[str, ...] = ()  # ids of the pools that it is in
+        self.started_at = float("-inf")  # of the last reading
+        self.jitter = 1.0
+        self.is_busy = False
+        self.timer: asyncio.TimerHandle | None = None  # of the next reading
+        self.failures = 0  # one after the other
+        self.idle_at = now  # when it last had nothing of ours to do; the loop's time
+        self.task: asyncio.Task[None] | None = None
+
+
+class MetricsScraper:
+    """Keeps the Load of every endpoint of the pools in use up to date, from ``follow`` to ``close``.
+
+    Single-threaded; its tasks are its own and end with it.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: UpstreamRegistry,
+        make_transport: Callable[[Endpoint], UpstreamTransport],
+        draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = b"/metrics"
+        self._registry = registry
+        self._make_transport = make_transport
+        self._draw = draw
+        self._clock = clock
+        self._targets: dict[str, _Target] = {}  # by the endpoint's id
+        self._used_at: dict[str, float] = {}  # pool -> when a request was last sent there
+        self._ending: set[asyncio.Task[None]] = set()  # of endpoints that are gone
+        self._timer: asyncio.Handle | None = None
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        """How many endpoints are asked."""
+        return len(self._targets)
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Ask the endpoints of the pools that this snapshot's rules use, from now on and no others."""
+        if self._is_closed:
+            return
+        loop = asyncio.get_running_loop()
+        found: dict[str, list[str]] = {}
+        for pool_id, endpoint in _endpoints_of_pools(snapshot):
+            found.setdefault(endpoint.id, []).append(pool_id)
+            self._used_at.setdefault(pool_id, float("-inf"))
+            upstream = self._registry.upstream(endpoint)
+            target = self._targets.get(endpoint.id)
+            if target is None or target.upstream is not upstream:
+                if target is not None:
+                    self._drop(target)
+                target = _Target(endpoint, upstream, self._make_transport(endpoint), loop.time())
+                self._targets[endpoint.id] = target
+                self._schedule(target)
+            elif endpoint.engine is not None:
+                target.engine = endpoint.engine
+        for endpoint_id in [known for known in self._targets if known not in found]:
+            self._drop(self._targets.pop(endpoint_id))
+        for endpoint_id, target in self._targets.items():
+            target.pools = tuple(found[endpoint_id])
+        used = {pool_id for pools in found.values() for pool_id in pools}
+        for pool_id in [known for known in self._used_at if known not in used]:
+            del self._used_at[pool_id]
+        if self._targets and self._timer is None:
+            self._timer = loop.call_later(TICK_SECONDS, self._look)
+
+    def touch(self, pool_id: str) -> None:
+        """A request goes to this pool: its endpoints are asked more often for a while."""
+        if pool_id in self._used_at:
+            self._used_at[pool_id] = self._clock()
+
+    async def close(self) -> None:
+        """End every reading. Safe to call twice."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for target in self._targets.values():
+            self._drop(target)
+        self._targets.clear()
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    def _drop(self, target: _Target) -> None:
+        target.transport.close()
+        if target.timer is not None:
+            target.timer.cancel()
+        if target.task is not None:
+            self._ending.add(target.task)
+            target.task.add_done_callback(self._ending.discard)
+            target.task.cancel()
+
+    def _look(self) -> None:
+        """Every 50 ms: who has become silent, stale or busy?"""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(TICK_SECONDS, self._look) if self._targets else None
+        now, loop_now = self._clock(), loop.time()
+        busy_since = now - BUSY_SECONDS
+        busy_pools = {pool_id for pool_id, used_at in self._used_at.items() if used_at > busy_since}
+        for target in self._targets.values():
+            load = target.upstream.load
+            if load.in_flight:
+                since = max(target.idle_at, target.upstream.transport.activity.last_byte_at)
+                load.look_at_silence(loop_now - since)
+            else:
+                target.idle_at = loop_now
+                if load.is_silent:
+                    load.look_at_silence(0.0)
+            load.look_at_age(now, limit_seconds=STALE_SECONDS)
+            is_busy = target.failures < PATIENT_FAILURES and (
+                load.in_flight > 0 or load.waiting + load.running > 0 or not busy_pools.isdisjoint(target.pools)
+            )
+            if is_busy is not target.is_busy:
+                target.is_busy = is_busy
+                if is_busy and target.timer is not None:
+                    target.timer.cancel()
+                    self._schedule(target)
+
+    def _interval(self, target: _Target) -> float:
+        busy = max(BUSY_INTERVAL_SECONDS, len(self._targets) / MAX_READINGS_PER_SECOND)
+        return busy if target.is_busy else max(busy, IDLE_INTERVAL_SECONDS)
+
+    def _schedule(self, target: _Target) -> None:
+        """Ask it an interval after it was asked last; at once if that is over."""
+        due = target.started_at + self._interval(target) * target.jitter
+        target.timer = asyncio.get_running_loop().call_later(max(0.0, due - self._clock()), self._start, target)
+
+    def _start(self, target: _Target) -> None:
+        target.timer = None
+        target.started_at = self._clock()
+        target.jitter = 0.9 + 0.2 * self._draw()
+        target.task = asyncio.create_task(self._ask(target, target.started_at, self._interval(target)))
+
+    async def _ask(self, target: _Target, now: float, interval: float) -> None:
+        load = target.upstream.load
+        mark, before = load.mark(), load.knowledge
+        try:
+            status, text = await self._fetch(target)
+            if status in _NO_METRICS:
+                load.read_nothing(mark=mark, at=now, interval_seconds=interval)
+            elif status != 200:
+                raise UnreadableError(f"status {status}")
+            else:
+                reading, target.engine = read_metrics(text, target.engine)
+                load.read(reading, mark=mark, at=now, interval_seconds=interval)
+            target.failures = 0
+        except (UnreadableError, UnusableMetricsError, httpx.TransportError) as error:
+            target.failures += 1
+            load.failed(str(error))
+        except Exception:
+            # A defect of ours must not end the asking for good.
+            target.failures += 1
+            load.failed("the gateway failed; its log has the details")
+            logger.exception("reading the metrics of %s failed", target.upstream.label)
+        target.task = None
+        self._schedule(target)
+        _tell(target, before)
+
+    async def _fetch(self, target: _Target) -> tuple[int, bytes]:
+        stream = await target.transport.send(
+            method="GET", target=self.path, headers=target.request_headers, body=b"", timeouts=_TIMEOUTS
+        )
+        try:
+            status = stream.status
+            parts, size = [], 0
+            while part := await stream.read():
+                parts.append(part)
+                size += len(part)
+                if size > MAX_METRICS_BYTES:
+                    raise UnreadableError(f"more than {MAX_METRICS_BYTES // 2**20} MiB of metrics")
+            return status, b"".join(parts)
+        finally:
+            stream.release()
+
+
+def _endpoints_of_pools(snapshot: Snapshot) -> Iterator[tuple[str, Endpoint]]:
+    """The endpoints of every pool that a rule uses. What a name in the DNS stands for may be several servers, and what
+    one of them says is not true of the next: those are not asked."""
+    pools = {
+        ref.backend.id
+        for rule in snapshot.routing.rules
+        for ref in rule.backend_refs
+        if ref.backend is not None and ref.backend.kind == "InferencePool"
+    }
+    for pool_id in pools:
+        for endpoint in snapshot.membership.get(pool_id, ()):
+            if _is_ip_address(endpoint.address):
+                yield pool_id, endpoint
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _tell(target: _Target, before: Knowledge) -> None:
+    """Log what changed. That a reading grew stale is told with the failure that made it so."""
+    load, label = target.upstream.load, target.upstream.label
+    if load.last_failure:
+        if target.failures == PATIENT_FAILURES:
+            logger.warning("metrics of %s cannot be read: %s", label, load.last_failure)
+    elif load.knowledge is Knowledge.NONE and before is not Knowledge.NONE:
+        logger.info("%s has no metrics: it is picked by what this gateway sends there", label)
+    elif before is Knowledge.STALE:
+        logger.info("metrics of %s are read again", label)

@@ -1,0 +1,192 @@
+"""Does the scraper know how busy pods are, whatever they do?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+
+import pytest
+
+from app.main import make_transport
+from discovery.snapshot import Endpoint, Routing, Snapshot
+from middleware.scheduling.load import Knowledge, Load
+from middleware.upstream import scraper as scraping
+from middleware.upstream.registry import UpstreamRegistry
+from middleware.upstream.scraper import MetricsScraper
+from tests.support.exchanges import make_endpoint, make_ref, make_rule
+from tests.support.pods import Pod, vllm_metrics
+
+pytestmark = pytest.mark.anyio
+
+REF = make_ref()
+
+
+def snapshot_of(*endpoints: Endpoint) -> Snapshot:
+    assert REF.backend is not None
+    return Snapshot(
+        version=1,
+        routing=Routing(rules=(make_rule(REF),)),
+        membership=MappingProxyType({REF.backend.id: endpoints}),
+    )
+
+
+class Scraping:
+    """A scraper over pods, and what it knows of them."""
+
+    def __init__(self) -> None:
+        self.registry = UpstreamRegistry(make_transport=make_transport)
+        self.scraper = MetricsScraper(registry=self.registry, make_transport=make_transport)
+
+    def follow(self, *pods: Pod) -> None:
+        snapshot = snapshot_of(*(make_endpoint(*pod.address) for pod in pods))
+        self.registry.follow(snapshot)
+        self.scraper.follow(snapshot)
+
+    def load(self, pod: Pod) -> Load:
+        return self.registry.upstream(make_endpoint(*pod.address)).load
+
+    async def until(self, predicate: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not predicate():
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def scraping_of(*pods: Pod) -> AsyncIterator[Scraping]:
+    one = Scraping()
+    try:
+        one.follow(*pods)
+        yield one
+    finally:
+        await one.scraper.close()
+        one.registry.close()
+
+
+async def test_what_a_pod_says_is_known() -> None:
+    async with Pod(metrics=vllm_metrics(waiting=3, running=8, kv=0.25)) as pod, scraping_of(pod) as one:
+        load = one.load(pod)
+        assert load.knowledge is Knowledge.UNREAD
+        await one.until(lambda: load.knowledge is not Knowledge.UNREAD)
+        assert (load.waiting, load.running, load.kv_usage) == (3, 8, 0.25)
+        pod.metrics = vllm_metrics(waiting=1)
+        await one.until(lambda: load.waiting == 1)
+
+
+async def test_an_idle_pod_is_asked_once_a_second_and_a_busy_one_all_the_time() -> None:
+    async with Pod() as pod, scraping_of(pod) as one:
+        await pod.until_asked(1)
+        started = asyncio.get_running_loop().time()
+        await pod.until_asked(1)
+        assert asyncio.get_running_loop().time() - started > 0.5
+        assert REF.backend is not None
+        one.scraper.touch(REF.backend.id)
+        await pod.until_asked(3)
+        assert asyncio.get_running_loop().time() - started < 1.8
+        assert one.load(pod).interval_seconds == scraping.BUSY_INTERVAL_SECONDS
+
+
+async def test_a_pod_that_hangs_delays_nobody() -> None:
+    async with Pod("127.1.0.1") as slow, Pod("127.1.0.2") as fast:
+        slow.metrics_may_go.clear()
+        async with scraping_of(slow, fast) as one:
+            assert REF.backend is not None
+            one.scraper.touch(REF.backend.id)
+            await fast.until_asked(5)
+            assert slow.asked == 1
+            assert one.load(slow).knowledge is Knowledge.UNREAD
+            await one.until(lambda: one.load(slow).knowledge is Knowledge.STALE)
+            assert one.load(slow).last_failure
+            assert one.load(fast).knowledge is Knowledge.FRESH
+            slow.metrics_may_go.set()
+            await one.until(lambda: one.load(slow).knowledge is Knowledge.FRESH)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "status", "failure"),
+    [
+        pytest.param(vllm_metrics(waiting=float("nan")), 200, "vllm:num_requests_waiting is not a number", id="nan"),
+        pytest.param(vllm_metrics(running=-1), 200, "vllm:num_requests_running is not a number", id="negative"),
+        pytest.param("x" * 10_000_000, 200, "more than 4 MiB", id="10-mb"),
+        pytest.param("", 503, "status 503", id="503"),
+        pytest.param("", 302, "status 302", id="redirect"),
+    ],
+)
+async def test_a_pod_that_lies_is_not_believed(metrics: str, status: int, failure: str) -> None:
+    async with Pod() as pod:
+        pod.metrics, pod.metrics_status = metrics, status
+        async with scraping_of(pod) as one:
+            load = one.load(pod)
+            await one.until(lambda: load.knowledge is Knowledge.STALE)
+            assert failure in load.last_failure
+
+
+async def test_a_lie_leaves_the_last_reading_until_it_is_stale() -> None:
+    async with Pod(metrics=vllm_metrics(waiting=3)) as pod, scraping_of(pod) as one:
+        load = one.load(pod)
+        await one.until(lambda: load.waiting == 3)
+        pod.metrics = vllm_metrics(waiting=-1)
+        load.begin()
+        await one.until(lambda: bool(load.last_failure))
+        assert (load.waiting, load.knowledge) == (3, Knowledge.FRESH)
+
+
+@pytest.mark.parametrize("metrics", ["", '{"path": "/metrics"}', "up 1\n"])
+async def test_what_is_absent_from_a_reading_that_worked_is_0(metrics: str) -> None:
+    async with Pod() as pod:
+        pod.metrics = metrics
+        async with scraping_of(pod) as one:
+            load = one.load(pod)
+            await one.until(lambda: load.knowledge is not Knowledge.UNREAD)
+            assert (load.knowledge, load.queue) == (Knowledge.FRESH, 0)
+
+
+async def test_a_pod_without_metrics_is_known_to_have_none() -> None:
+    async with Pod() as pod:
+        pod.metrics_status = 404
+        async with scraping_of(pod) as one:
+            await one.until(lambda: one.load(pod).knowledge is Knowledge.NONE)
+
+
+async def test_a_pod_that_is_not_there_is_stale() -> None:
+    async with Pod() as pod:
+        pass
+    async with scraping_of(pod) as one:
+        await one.until(lambda: one.load(pod).knowledge is Knowledge.STALE)
+        assert "no connection" in one.load(pod).last_failure
+
+
+async def test_pods_come_and_go() -> None:
+    async with Pod("127.1.0.1") as first, Pod("127.1.0.2") as second, scraping_of(first) as one:
+        await first.until_asked()
+        one.follow(first, second)
+        assert len(one.scraper) == 2
+        await second.until_asked()
+        first.metrics_may_go.clear()
+        load = one.load(first)
+        load.begin()  # so that it is asked often
+        await first.until_asked()
+        one.follow(second)
+        assert len(one.scraper) == 1
+        asked = first.asked
+        await second.until_asked()
+        assert first.asked == asked
+
+
+async def test_closing_ends_every_reading() -> None:
+    async with Pod() as pod:
+        pod.metrics_may_go.clear()
+        async with scraping_of(pod):
+            await pod.until_asked()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not [task for task in others if "_ask" in repr(task)]
+
+
+async def test_a_name_of_the_dns_is_not_asked() -> None:
+    one = Scraping()
+    snapshot = snapshot_of(make_endpoint("models.example", 80))
+    one.registry.follow(snapshot)
+    one.scraper.follow(snapshot)
+    assert len(one.scraper) == 0
+    await one.scraper.close()

@@ -1,0 +1,125 @@
+"""How does a test say what a pod's metrics are? A small model server whose every answer the test sets."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+
+def vllm_metrics(*, waiting: float = 0, running: float = 0, kv: float = 0.0, more: str = "") -> str:
+    """What a vLLM would say."""
+    return (
+        f'vllm:num_requests_running{{engine="0",model_name="qwen"}} {running}\n'
+        f'vllm:num_requests_waiting{{engine="0",model_name="qwen"}} {waiting}\n'
+        f'vllm:kv_cache_usage_perc{{engine="0",model_name="qwen"}} {kv}\n{more}'
+    )
+
+
+def lora_metrics(running: str = "", *, limit: int = 4, at: float = 1.0) -> str:
+    """A vLLM's line about its adapters, comma-separated."""
+    return (
+        f'vllm:lora_requests_info{{max_lora="{limit}",running_lora_adapters="{running}",'
+        f'waiting_lora_adapters="{running}"}} {at}\n'
+    )
+
+
+class Pod:
+    """`async with Pod() as pod:` answers `GET /metrics` with ``metrics`` and everything else with its own name.
+
+    It controls: what the metrics say, with which status, and when (``metrics_may_go``); when other answers start
+    (``answers_may_go``). ``asked`` and ``answered`` count; ``requests`` are the bodies.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", *, metrics: str = "") -> None:
+        self.host = host
+        self.port = 0
+        self.metrics = metrics or vllm_metrics()
+        self.metrics_status = 200
+        self.metrics_may_go = asyncio.Event()
+        self.metrics_may_go.set()
+        self.answers_may_go = asyncio.Event()
+        self.answers_may_go.set()
+        self.answer_status = 200
+        self.asked = 0
+        self.requests: list[bytes] = []
+        self.heads: list[bytes] = []
+        self.running = 0
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        return self.host, self.port
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, self.host, 0, limit=1 << 24)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def until_asked(self, times: int = 1) -> None:
+        """Wait until its metrics were asked for ``times`` more times."""
+        wanted = self.asked + times
+        async with asyncio.timeout(10):
+            while self.asked < wanted:
+                await self._change()
+
+    async def until_requests(self, count: int) -> None:
+        """Wait until it has got ``count`` requests in all."""
+        async with asyncio.timeout(10):
+            while len(self.requests) < count:
+                await self._change()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                await self._answer(head, reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if head.startswith(b"GET /metrics "):
+            self.asked += 1
+            self._changed.set()
+            await self.metrics_may_go.wait()
+            await self._send(writer, self.metrics_status, self.metrics.encode(), b"text/plain")
+            return
+        lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+        length = next((int(value) for name, _, value in lines if name.lower() == b"content-length"), 0)
+        body = await reader.readexactly(length)
+        self.requests.append(body)
+        self.heads.append(head)
+        self.running += 1
+        self._changed.set()
+        try:
+            await self.answers_may_go.wait()
+        finally:
+            self.running -= 1
+        answer = b'{"object":"chat.completion","pod":"%s:%d"}' % (self.host.encode(), self.port)
+        await self._send(writer, self.answer_status, answer, b"application/json")
+
+    async def _send(self, writer: asyncio.StreamWriter, status: int, body: bytes, kind: bytes) -> None:
+        writer.write(b"HTTP/1.1 %d -\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (status, kind, len(body)))
+        writer.write(body)
+        await writer.drain()
