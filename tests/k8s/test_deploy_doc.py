@@ -7,15 +7,20 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from app.cli import cli
+from app.simulator.server import SimulatedModelServer
+from app.simulator.settings import SimulatorSettings
 from discovery.load import Compiled, load
 from discovery.resources.problem import Severity
+from middleware.upstream.outcome import Outcome
 from tests.discovery.loading import ask
 from tests.k8s.kustomize import K8S, ROOTS, Manifest, build, build_over, find, flag, gateways, kubectl
 from tests.k8s.schemas import OLDEST, refusals
+from tests.support.gateway import route_to, running_gateway
 from tests.support.processes import PROJECT
 
 DOC = (PROJECT / "docs" / "deploy.md").read_text()
@@ -177,6 +182,28 @@ def test_the_route_for_argo_rollouts_splits_between_the_services_that_the_rollou
     assert {argument["value"] for argument in analysis["args"]} <= names
     for template in analysis["templates"]:
         assert find(block, "AnalysisTemplate", template["templateName"])
+
+
+@pytest.mark.anyio
+async def test_every_query_asks_for_what_the_gateway_counts(tmp_path: Path) -> None:
+    asked = {
+        (name, label)
+        for name, labels in re.findall(r"(pointsman_[a-z_]+)\{((?:[^{}]|\{\{.*?\}\})*)\}", DOC)
+        for label in re.findall(r"([a-z]+)[!=]~?[=\"]", labels)
+    }
+    assert ("pointsman_attempts_total", "outcome") in asked
+    body = {"model": "qwen", "messages": []}
+    async with SimulatedModelServer(SimulatorSettings(models=("qwen",))) as server:
+        manifests = route_to((server.host, server.port))
+        async with running_gateway(manifests, folder=tmp_path) as gateway, httpx.AsyncClient() as client:
+            assert (await client.post(f"{gateway.url}/v1/chat/completions", json=body)).status_code == 200
+            await gateway.finished.next()
+            told = await gateway.metrics()
+    for name, label in asked:
+        (line,) = [line for line in told.splitlines() if line.startswith(f"{name}{{")]
+        assert f'{label}="' in line
+    outcomes = set(re.findall(r'outcome!~"([a-z_|]+)"', DOC))
+    assert all(each in set(Outcome) for group in outcomes for each in group.split("|"))
 
 
 def test_every_path_is_there_and_every_overlay_is_walked_through() -> None:
