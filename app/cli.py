@@ -6,6 +6,7 @@ Each subcommand imports what it needs when it runs: `check` starts no server, `s
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -16,6 +17,7 @@ import click
 if TYPE_CHECKING:
     from app.settings import Settings
     from app.simulator.settings import SimulatorSettings
+    from app.tracing.setup import TracingPipeline
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -208,13 +210,28 @@ async def _serve(settings: Settings) -> None:
     from app.lifespan import Gateway
     from app.logs import LineWriter, configure_logging
     from app.memory import settle_memory
+    from app.tracing.settings import TracingConfigurationError, read_tracing_settings
 
     writer = LineWriter()
     is_readable = sys.stdout.isatty()
     configure_logging(writer, is_readable=is_readable)
     writer.use_loop(asyncio.get_running_loop().call_later)
+    pipeline: TracingPipeline | None = None
     try:
-        gateway = Gateway(settings, writer=writer, is_readable_log=is_readable)
+        try:
+            tracing = read_tracing_settings(os.environ)
+            if tracing is not None:
+                from app.tracing.setup import TracingPipeline
+
+                pipeline = TracingPipeline(tracing)
+        except TracingConfigurationError as error:
+            raise _fail(str(error), 2) from None
+        gateway = Gateway(
+            settings,
+            writer=writer,
+            is_readable_log=is_readable,
+            tracing=None if pipeline is None else pipeline.observer,
+        )
         try:
             await gateway.start()
         except ConfigurationRefusedError as refused:
@@ -226,6 +243,8 @@ async def _serve(settings: Settings) -> None:
         settle_memory()
         await gateway.run()
     finally:
+        if pipeline is not None:
+            await pipeline.close()
         writer.close()
 
 

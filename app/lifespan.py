@@ -14,6 +14,7 @@ import logging
 import signal
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from app.admin.application import build_admin
 from app.configuration import Configuration
@@ -31,6 +32,9 @@ from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
 from middleware.upstream.scraper import MetricsScraper
 
+if TYPE_CHECKING:
+    from app.tracing.spans import Tracing
+
 logger = logging.getLogger(__name__)
 
 
@@ -43,6 +47,7 @@ class Gateway:
         *,
         writer: LineWriter,
         is_readable_log: bool = False,
+        tracing: Tracing | None = None,
         observers: Sequence[ExchangeObserver] = (),
     ) -> None:
         self.settings = settings
@@ -55,13 +60,15 @@ class Gateway:
         self.metrics = Metrics(
             store=self.store, registry=self.registry, rules=self.rules, limiter=self.limiter, writer=writer
         )
-        self.copies = MirrorCopies(observer=self.metrics)
+        self.copies = MirrorCopies(observers=[self.metrics] if tracing is None else [self.metrics, tracing])
         self.store.subscribe(self.registry.follow)
         self.store.subscribe(self.scraper.follow)  # behind the registry: it knows which upstreams stay
         self.store.subscribe(self.rules.follow)
         self.store.subscribe(self.limiter.follow)
         access_log = AccessLog(writer, is_readable=is_readable_log)
         all_observers: list[ExchangeObserver] = [self.metrics, access_log, *observers]
+        if tracing is not None:
+            all_observers.insert(0, tracing)  # the others tell the trace's id
         self._is_draining = False
         self._data = HttpServer(
             build_chain(

@@ -158,9 +158,13 @@ def access_record(exchange: Exchange) -> dict[str, Any]:
         "bytes_received": exchange.body_size,
         "bytes_sent": exchange.bytes_sent,
         "duration_ms": _milliseconds(exchange, exchange.ended_at),
+        "read_ms": _milliseconds(exchange, exchange.read_at),
+        "attempt_ms": _milliseconds(exchange, exchange.attempts[-1].started_at if exchange.attempts else None),
         "first_byte_ms": _milliseconds(exchange, exchange.first_byte_at),
         "input_tokens": exchange.input_tokens,
         "output_tokens": exchange.output_tokens,
+        "cached_tokens": exchange.cache_read_tokens,
+        "trace_id": None if exchange.trace is None else exchange.trace.trace_id,
     }
 
 

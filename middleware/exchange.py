@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from discovery.snapshot import BackendRef, HeaderMutation, Listener, Rule, Snapshot
     from middleware.model_extraction import BodyLease
     from middleware.sessions import Session
+    from middleware.trace import RequestTrace
     from middleware.upstream.outcome import Attempt
     from middleware.upstream.registry import Candidate, Pick
     from middleware.upstream.rule_traffic import RuleTraffic
@@ -40,6 +41,9 @@ class Exchange:
     # the server, when the drain time is over
     is_cut_by_shutdown: bool = False
 
+    # an observer that traces; None: nobody does
+    trace: RequestTrace | None = None
+
     # ModelExtraction
     snapshot: Snapshot | None = None
     listener: Listener | None = None
@@ -49,6 +53,7 @@ class Exchange:
     body: bytes | None = None  # None once it was let go
     body_lease: BodyLease | None = None  # its share of the body memory
     body_size: int = 0
+    read_at: float | None = None  # when the body was there
     model: str | None = None
     forced_content_type: bytes | None = None  # what a JSON body under a foreign type is forwarded as
 
@@ -72,9 +77,12 @@ class Exchange:
 
     # StreamingProxy
     attempts: list[Attempt] = field(default_factory=list)
+    pick_seconds: float = 0.0  # what the newest pick took
     answer_edits: tuple[HeaderMutation, ...] = ()
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cache_read_tokens: int | None = None  # of the input, what the model server had in its cache
+    cache_write_tokens: int | None = None  # and what it has put there
 
     # Telemetry: what went out
     status: int | None = None  # None until the answer's head was sent

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -80,12 +82,14 @@ class ModelExtractionMiddleware:
         memory: BodyMemory,
         by_port: bool = False,
         body_silence_limit_seconds: float = BODY_SILENCE_LIMIT_SECONDS,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.app = app
         self.store = store
         self.memory = memory
         self.by_port = by_port
         self.body_silence_limit_seconds = body_silence_limit_seconds
+        self.clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["pointsman.exchange"]
@@ -94,6 +98,7 @@ class ModelExtractionMiddleware:
         exchange.body_lease = BodyLease(self.memory)
         try:
             exchange.body = await self._read_body(exchange, receive if is_our_server else self._in_time(receive))
+            exchange.read_at = self.clock()
             decide(exchange)
             if is_our_server:
                 await self.app(scope, receive, send)

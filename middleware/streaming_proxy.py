@@ -55,7 +55,6 @@ class StreamingProxyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["pointsman.exchange"]
-        assert exchange.next_pick is not None
         assert exchange.rule is not None
         assert exchange.rule_traffic is not None
         policy = exchange.rule.policy
@@ -65,12 +64,12 @@ class StreamingProxyMiddleware:
         if policy.request_timeout_seconds is not None:
             deadline = exchange.started_at + policy.request_timeout_seconds
         attempts = exchange.attempts
-        pick = exchange.next_pick(attempts)
+        pick = self._pick(exchange)
         is_fresh = False
         retry = traffic.retry_permit(policy.limits)
         try:
             while True:
-                attempt = Attempt(pick=pick, started_at=clock())
+                attempt = Attempt(pick=pick, started_at=clock(), pick_seconds=exchange.pick_seconds)
                 attempts.append(attempt)
                 attempt.permit = pick.upstream.breaker(policy.passive_health).acquire()
                 pick.upstream.begin()
@@ -114,13 +113,19 @@ class StreamingProxyMiddleware:
         finally:
             retry.release()
 
+    def _pick(self, exchange: Exchange) -> Pick:
+        assert exchange.next_pick is not None
+        began = self.clock()
+        pick = exchange.next_pick(exchange.attempts)
+        exchange.pick_seconds = self.clock() - began
+        return pick
+
     def _next(
         self, exchange: Exchange, retry_after: float | None, deadline: float | None, now: float
     ) -> tuple[Pick, float | None]:
-        assert exchange.next_pick is not None
         assert exchange.rule is not None
         policy = exchange.rule.policy
-        pick = exchange.next_pick(exchange.attempts)
+        pick = self._pick(exchange)
         wait = wait_before(policy.retry, pick, exchange.attempts, retry_after_seconds=retry_after, draw=self.draw())
         if wait is not None and deadline is not None and now + wait >= deadline:
             wait = None
@@ -135,10 +140,13 @@ class StreamingProxyMiddleware:
             first_byte = min(first_byte, policy.backend_request_timeout_seconds)
         if policy.retry.per_try_timeout_seconds is not None:
             first_byte = min(first_byte, policy.retry.per_try_timeout_seconds)
+        headers = upstream_headers(exchange, pick)
+        if exchange.trace is not None:
+            headers = exchange.trace.attempt_headers(attempt, headers)
         stream = await pick.upstream.transport.send(
             method=exchange.method,
             target=upstream_target(exchange, pick),
-            headers=upstream_headers(exchange, pick),
+            headers=headers,
             body=exchange.body or b"",
             timeouts=Timeouts(
                 policy.connect_timeout_seconds,
@@ -156,6 +164,7 @@ class StreamingProxyMiddleware:
             stream.abort()
             raise
         attempt.outcome = Outcome.ANSWERED
+        attempt.first_byte_at = self.clock()
         return _Answer(status, head, stream, first)
 
     async def _relay(
@@ -198,6 +207,7 @@ class StreamingProxyMiddleware:
             raise broken from None
         words = read_last_words(tail, is_stream=is_event_stream(headers))
         exchange.input_tokens, exchange.output_tokens = words.input_tokens, words.output_tokens
+        exchange.cache_read_tokens, exchange.cache_write_tokens = words.cache_read_tokens, words.cache_write_tokens
         if words.is_error_event and answer.status == 200:
             attempt.outcome = Outcome.ERROR_EVENT
             exchange.reason = Reason.UPSTREAM_ERROR_EVENT
@@ -221,7 +231,7 @@ def _report(attempt: Attempt, policy: RulePolicy) -> None:
     permit, attempt.permit = attempt.permit, NO_PERMIT
     if permit is not NO_PERMIT:
         breaker = attempt.pick.upstream.breaker(policy.passive_health)
-        breaker.report(permit, attempt.health(policy.passive_health))
+        attempt.is_ejecting = breaker.report(permit, attempt.health(policy.passive_health))
 
 
 def _failure(error: httpx.TransportError) -> tuple[Outcome, GatewayError]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -25,6 +25,7 @@ from middleware.exchange import Exchange
 from middleware.headers import RawHeaders, upstream_headers
 from middleware.load_balancing import least_of_two
 from middleware.targets import upstream_target
+from middleware.trace import RequestTrace
 from middleware.upstream.registry import Pick, UpstreamRegistry
 from middleware.upstream.transport import Timeouts, UpstreamStream
 
@@ -42,7 +43,9 @@ class MirrorRecord:
     started_at: float
     status: int | None = None  # None: no answer
     first_byte_at: float | None = None
+    ended_at: float | None = None
     is_dropped: bool = False  # over the bound: it was never sent
+    span: object = None  # by which an observer that traces knows it again
 
 
 class MirrorObserver(Protocol):
@@ -67,12 +70,12 @@ class MirrorCopies:
     def __init__(
         self,
         *,
-        observer: MirrorObserver,
+        observers: Sequence[MirrorObserver],
         max_copies: int = MAX_COPIES,
         max_bytes: int = MAX_COPY_BYTES,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._observer = observer
+        self._observers = observers
         self._max_copies = max_copies
         self._max_bytes = max_bytes
         self._clock = clock
@@ -82,13 +85,25 @@ class MirrorCopies:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def start(self, pick: Pick, rule: Rule, *, method: str, target: bytes, headers: RawHeaders, body: bytes) -> None:
+    def start(
+        self,
+        pick: Pick,
+        rule: Rule,
+        *,
+        method: str,
+        target: bytes,
+        headers: RawHeaders,
+        body: bytes,
+        trace: RequestTrace | None = None,
+    ) -> None:
         """Send a copy in a task of its own, or drop it when there are too many."""
         record = MirrorRecord(rule=rule, backend=pick.backend_ref.name, started_at=self._clock())
         if len(self._tasks) >= self._max_copies or self.held_bytes + len(body) > self._max_bytes:
             record.is_dropped = True
-            self._observer.mirrored(record)
+            self._tell(record)
             return
+        if trace is not None:
+            headers = trace.copy_headers(record, headers)
         self.held_bytes += len(body)
         timeouts = Timeouts(
             connect=rule.policy.connect_timeout_seconds,
@@ -120,7 +135,12 @@ class MirrorCopies:
         finally:
             pick.upstream.end()
             self.held_bytes -= size
-            self._observer.mirrored(record)
+            record.ended_at = self._clock()
+            self._tell(record)
+
+    def _tell(self, record: MirrorRecord) -> None:
+        for observer in self._observers:
+            observer.mirrored(record)
 
     async def close(self) -> None:
         """End the copies that are under way."""
@@ -170,4 +190,5 @@ class TrafficMirroringMiddleware:
                 target=upstream_target(exchange, pick),
                 headers=upstream_headers(exchange, pick),
                 body=exchange.body or b"",
+                trace=exchange.trace,
             )

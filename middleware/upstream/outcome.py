@@ -38,6 +38,9 @@ class Attempt:
     status: int | None = None  # of the upstream's answer, when there was a head
     outcome: Outcome = Outcome.PENDING
     permit: Permit = NO_PERMIT  # of the endpoint's breaker
+    pick_seconds: float = 0.0  # what choosing the endpoint took
+    first_byte_at: float | None = None  # of the answer's body, or its end where it has none
+    is_ejecting: bool = False  # its end has tripped the endpoint's breaker
 
     def health(self, settings: PassiveHealth) -> Health:
         """What this attempt says of its endpoint. A 4xx or a 429 is a healthy endpoint's answer to a bad client; a

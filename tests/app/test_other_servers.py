@@ -50,7 +50,7 @@ async def test_leaving_is_seen_and_a_whole_exchange_works(tmp_path: Path, http: 
             registry=registry,
             rules=RuleTrafficRegistry(),
             memory=BodyMemory(limit_bytes=1 << 20),
-            copies=MirrorCopies(observer=_Silent()),
+            copies=MirrorCopies(observers=[_Silent()]),
             observers=[finished],
         )
         server = _Server(uvicorn.Config(chain, http=http, lifespan="off", ws="none", log_config=None, port=0))

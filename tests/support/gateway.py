@@ -15,6 +15,7 @@ import orjson
 from app.lifespan import Gateway
 from app.logs import LineWriter
 from app.settings import Settings
+from app.tracing.spans import Tracing
 from middleware.exchange import Exchange
 
 
@@ -81,7 +82,11 @@ class RunningGateway:
 
 @asynccontextmanager
 async def running_gateway(
-    manifests: str = "", *, folder: Path, configure: Callable[[Settings], Settings] = lambda settings: settings
+    manifests: str = "",
+    *,
+    folder: Path,
+    configure: Callable[[Settings], Settings] = lambda settings: settings,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[RunningGateway]:
     """Run a gateway over ``manifests`` (YAML), written to ``folder``, on free ports of 127.0.0.1."""
     paths: tuple[Path, ...] = ()
@@ -96,7 +101,7 @@ async def running_gateway(
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     writer = LineWriter(file_descriptor=descriptor)
     finished = FinishedExchanges()
-    gateway = Gateway(configure(settings), writer=writer, observers=[finished])
+    gateway = Gateway(configure(settings), writer=writer, tracing=tracing, observers=[finished])
     try:
         await gateway.start()
         yield RunningGateway(gateway, finished, log, writer)

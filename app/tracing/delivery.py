@@ -1,0 +1,88 @@
+"""Do the traces arrive? Watches over the exporter: one line when the collector takes none, one when it does again.
+
+Runs in the batch processor's thread, so that a collector that is down, slow or broken costs the requests nothing; what
+does not fit into the processor's queue meanwhile is dropped there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+# They say every failed batch, every retry and every dropped span, from threads of their own.
+_NOISY = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal", "opentelemetry.sdk.trace.export", "urllib3")
+
+
+class DeliveryCounts:
+    """What became of the spans. Bumped in one thread and read in another: plain integers are safe for that."""
+
+    def __init__(self) -> None:
+        self.ended = 0  # by the tracer; what is neither delivered nor lost waits, or found the queue full
+        self.delivered = 0
+        self.lost = 0  # the collector did not take them
+
+
+class Delivery(SpanExporter):
+    """An exporter that counts, and tells ``tell`` once when deliveries begin to fail and once when they work again."""
+
+    def __init__(
+        self, exporter: SpanExporter, *, collector: str, counts: DeliveryCounts, tell: Callable[[int, str], None]
+    ) -> None:
+        self._exporter = exporter
+        self._collector = collector
+        self._counts = counts
+        self._tell = tell
+        self._is_failing = False
+        self._status = _LastStatus()
+        for name in _NOISY:
+            logger = logging.getLogger(name)
+            logger.addHandler(self._status)
+            logger.propagate = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Deliver one batch."""
+        self._status.code = None
+        result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            self._counts.delivered += len(spans)
+            if self._is_failing:
+                self._is_failing = False
+                self._tell(logging.INFO, f"the trace collector at {self._collector} takes traces again")
+            return result
+        self._counts.lost += len(spans)
+        if not self._is_failing:
+            self._is_failing = True
+            why = "does not answer" if self._status.code is None else f"answers {self._status.code}"
+            self._tell(
+                logging.WARNING,
+                f"the trace collector at {self._collector} {why}: traces are lost until it takes them, requests go on",
+            )
+        return result
+
+    def shutdown(self) -> None:
+        """End the exporter."""
+        self._exporter.shutdown()
+        for name in _NOISY:
+            logger = logging.getLogger(name)
+            logger.removeHandler(self._status)
+            logger.propagate = True
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Nothing is kept here."""
+        return self._exporter.force_flush(timeout_millis)
+
+
+class _LastStatus(logging.Handler):
+    """Takes the noise, and remembers the HTTP status in it: the SDK gives it to nobody else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.code: int | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for argument in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(argument, int) and 300 <= argument < 600:
+                self.code = int(argument)

@@ -1,0 +1,129 @@
+"""Does a collector that is down, slow or broken cost the requests nothing but its traces?"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from app.tracing.settings import TracingConfigurationError, TracingSettings
+from app.tracing.setup import TracingPipeline
+from tests.support.gateway import route_to, running_gateway
+from tests.support.otlp import receiving, tracing_to
+from tests.support.raw_client import ask
+from tests.support.raw_upstream import Conversation, RawUpstream
+
+pytestmark = pytest.mark.anyio
+
+REQUEST = b"POST /v1/x HTTP/1.1\r\nHost: h\r\nContent-Length: 16\r\n\r\n" + b'{"model":"qwen"}'
+
+
+async def answering(peer: Conversation) -> None:
+    while True:
+        await peer.request()
+        await peer.answer()
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "collector" in record.getMessage()]
+
+
+async def wait_lost(pipeline: TracingPipeline, count: int) -> None:
+    async with asyncio.timeout(10):
+        while pipeline.counts.lost < count:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_collector_that_refuses_is_one_line_and_another_when_it_takes_traces_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with receiving() as collector, RawUpstream(answering) as upstream, tracing_to(collector.port) as pipeline:
+        collector.status = 401
+        manifests = route_to((upstream.host, upstream.port))
+        async with running_gateway(manifests, folder=tmp_path, tracing=pipeline.observer) as running:
+            for number in range(1, 4):
+                assert (await ask(running.port, REQUEST)).status == 200
+                await wait_lost(pipeline, 3 * number)
+            collector.status = 200
+            assert (await ask(running.port, REQUEST)).status == 200
+            await collector.wait_spans(3)
+            async with asyncio.timeout(10):
+                while len(told(caplog)) < 2:
+                    await asyncio.sleep(0.01)
+    lines = told(caplog)
+    assert len(lines) == 2
+    assert f"127.0.0.1:{collector.port} answers 401" in lines[0]
+    assert "again" in lines[1]
+    assert (pipeline.counts.ended, pipeline.counts.delivered, pipeline.counts.lost) == (12, 3, 9)
+    assert not [record for record in caplog.records if record.name.startswith(("opentelemetry", "urllib3"))]
+
+
+async def test_nobody_listening_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with receiving() as collector:
+        port = collector.port
+    async with (
+        RawUpstream(answering) as upstream,
+        tracing_to(port, OTEL_EXPORTER_OTLP_TIMEOUT="100") as pipeline,
+        running_gateway(
+            route_to((upstream.host, upstream.port)), folder=tmp_path, tracing=pipeline.observer
+        ) as running,
+    ):
+        for number in range(1, 4):
+            assert (await ask(running.port, REQUEST)).status == 200
+            await wait_lost(pipeline, 3 * number)
+    assert len(told(caplog)) == 1
+    assert "does not answer" in told(caplog)[0]
+
+
+async def test_a_collector_that_never_answers_holds_up_neither_requests_nor_the_end(tmp_path: Path) -> None:
+    async with receiving() as collector, RawUpstream(answering) as upstream:
+        collector.is_silent = True
+        async with tracing_to(collector.port, OTEL_EXPORTER_OTLP_TIMEOUT="60000") as pipeline:
+            manifests = route_to((upstream.host, upstream.port))
+            async with running_gateway(manifests, folder=tmp_path, tracing=pipeline.observer) as running:
+                assert (await ask(running.port, REQUEST)).status == 200
+                await collector.wait_requests(1)
+                for _ in range(20):
+                    assert (await ask(running.port, REQUEST)).status == 200
+            loop = asyncio.get_running_loop()
+            before = loop.time()
+            await pipeline.close(timeout_seconds=0.2)
+            assert loop.time() - before < 5
+
+
+async def test_grpc_without_its_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
+    with pytest.raises(TracingConfigurationError, match=r"pointsman\[grpc\]"):
+        TracingPipeline(TracingSettings(endpoint="http://127.0.0.1:4317", is_grpc=True))
+
+
+async def test_an_unknown_propagator_is_named() -> None:
+    with pytest.raises(TracingConfigurationError, match="OTEL_PROPAGATORS=b4"):
+        TracingPipeline(TracingSettings(endpoint="http://127.0.0.1:4318", propagators=("b4",)))
+
+
+async def test_what_the_sdk_does_not_take_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
+    with pytest.raises(TracingConfigurationError, match="max_export_batch_size"):
+        TracingPipeline(TracingSettings(endpoint="http://127.0.0.1:4318"))
+
+
+async def test_compression_and_headers_are_the_standards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=ours")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test,service.instance.id=pod-7")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "our-gateway")
+    async with (
+        receiving() as collector,
+        tracing_to(collector.port) as pipeline,
+        running_gateway(route_to(("127.0.0.1", 9)), folder=tmp_path, tracing=pipeline.observer) as running,
+    ):
+        assert (await ask(running.port, REQUEST.replace(b"qwen", b"none"))).status == 404
+        await collector.wait_spans(1)
+    assert collector.headers[0]["x-tenant"] == "ours"
+    assert collector.headers[0]["content-encoding"] == "gzip"
+    assert collector.resource["deployment.environment.name"] == "test"
+    assert (collector.resource["service.name"], collector.resource["service.instance.id"]) == ("our-gateway", "pod-7")
