@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -117,8 +118,19 @@ def _fail(text: str, code: int = 1) -> click.exceptions.Exit:
     return click.exceptions.Exit(code)
 
 
+def _end_by_signal(code: int) -> None:
+    """Let SIGTERM end the process at once with this exit code, until something takes the signal over.
+
+    In a container we are process 1, and from that the kernel keeps signals without a handler: a pod that is deleted
+    while it starts would get ready and run on until its grace period is over.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(code))
+
+
 def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     import uvloop
+
+    _end_by_signal(0)  # nothing is served yet, so there is nothing to drain
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
@@ -441,9 +453,6 @@ def simulate(
 
 
 async def _simulate(settings: SimulatorSettings, host: str, port: int, *, while_stdin_is_open: bool) -> None:
-    import os
-    import signal
-
     from app.simulator.server import SimulatedModelServer
 
     stop = asyncio.Event()
@@ -487,8 +496,6 @@ def demo(host: str, port: int, admin_port: int) -> None:
 
 
 async def _demo(settings: Settings) -> None:
-    import signal
-
     from app.demo import WHAT_TO_TRY, DemoError, simulated_pods
 
     # From the first moment on a signal ends the demo with all its processes; `serve` takes the signals over.
@@ -514,6 +521,7 @@ async def _demo(settings: Settings) -> None:
 
 def main() -> None:
     """The entry point. An interrupt before there is anything to drain ends it without a word."""
+    _end_by_signal(128 + signal.SIGTERM)
     try:
         code = cli(prog_name="pointsman", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

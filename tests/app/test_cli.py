@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -96,6 +97,17 @@ async def test_a_service_of_our_name_in_the_environment_is_told_apart_from_a_por
     assert (code, out) == (2, "")
     assert "(env var: 'POINTSMAN_PORT')" in err
     assert "enableServiceLinks: false" in err
+
+
+async def test_a_signal_while_it_still_starts_ends_it_at_once(manifests: Path) -> None:
+    # As process 1 of a container it would otherwise not even notice.
+    os.mkfifo(manifests)
+    arguments, _, _ = serve_arguments(manifests)
+    async with running_command(*arguments) as command:
+        with await asyncio.to_thread(manifests.open, "wb"):  # opens once the command reads
+            command.signal()
+            assert await command.wait() == 0
+    assert command.lines == []
 
 
 async def test_serve_says_when_its_port_is_taken(manifests: Path) -> None:

@@ -69,7 +69,7 @@ class RunningCommand:
 
 
 @contextlib.asynccontextmanager
-async def running_command(*arguments: str) -> AsyncIterator[RunningCommand]:
+async def running_command(*arguments: str, env: dict[str, str] | None = None) -> AsyncIterator[RunningCommand]:
     """Start `pointsman` with these arguments; it is killed at the end of the block if it still runs."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -79,6 +79,7 @@ async def running_command(*arguments: str) -> AsyncIterator[RunningCommand]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         cwd=PROJECT,
+        env={**os.environ, **(env or {})},
         limit=1 << 20,
     )
     command = RunningCommand(process)
