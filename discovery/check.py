@@ -42,7 +42,6 @@ def warning_steps(
             _parents_without_gateway(resources),
             _foreign_parents(resources),
             _ignored(resources, ignored_policies),
-            _target_models(resources),
             _empty_pools(membership, resources),
             _idle_rules(resources),
             _framing_headers(resources),
@@ -95,14 +94,6 @@ def _ignored(resources: Resources, ignored: frozenset[str]) -> Iterator[Problem]
     for policy in resources.unimplemented_policies:
         if policy.kind in ignored:
             yield _warning(policy, resources, "not implemented, ignored as --ignore-policy says")
-
-
-def _target_models(resources: Resources) -> Iterator[Problem]:
-    for model in resources.inference_models:
-        others = [target.name for target in model.spec.target_models if target.name != model.spec.model_name]
-        if others:
-            message = f"not implemented: {others[0]} is not asked for, requests keep the name {model.spec.model_name}"
-            yield _warning(model, resources, message, "spec.targetModels")
 
 
 def _empty_pools(membership: Membership, resources: Resources) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from discovery.rate_limit import ClientSelector, RateLimit
 from discovery.routing_table import PathKind, Pattern, RouteEntry
 from discovery.snapshot import (
     BackendRef,
+    BodyMutation,
     ConcurrencyLimits,
     ConsistentHash,
     Endpoint,
@@ -18,6 +19,8 @@ from discovery.snapshot import (
     Listener,
     LoadBalancer,
     Mirror,
+    ModelRewrites,
+    ModelTargets,
     PathRewrite,
     Redirect,
     Refusal,
@@ -125,11 +128,17 @@ def _describe_mirror(mirror: Mirror) -> Json:
         "name": mirror.name,
         "backend": mirror.backend.id,
         "fraction": {"numerator": mirror.numerator, "denominator": mirror.denominator},
+        **_describe_rewrites(mirror.model_rewrites),
     }
 
 
 def _describe_ref(ref: BackendRef) -> Json:
-    described: Json = {"name": ref.name, "weight": ref.weight, **_describe_filters(ref.filters)}
+    described: Json = {
+        "name": ref.name,
+        "weight": ref.weight,
+        **_describe_filters(ref.filters),
+        **_describe_rewrites(ref.model_rewrites),
+    }
     if ref.priority:
         described["priority"] = ref.priority
     if ref.backend is not None:
@@ -137,6 +146,22 @@ def _describe_ref(ref: BackendRef) -> Json:
     if ref.refusal is not None:
         described["refusal"] = _describe_refusal(ref.refusal)
     return described
+
+
+def _describe_rewrites(rewrites: ModelRewrites | None) -> Json:
+    if rewrites is None:
+        return {}
+    by_model = {name: describe_targets(targets) for name, targets in sorted(rewrites.by_model.items())}
+    generic = describe_targets(rewrites.generic) if rewrites.generic is not None else None
+    return {"modelRewrites": {"byModel": by_model, "generic": generic}}
+
+
+def describe_targets(targets: ModelTargets) -> Json:
+    """The names that one name stands for, each with its share of the requests."""
+    shares = [
+        {"model": target.name, "share": round(target.weight / targets.total_weight, 6)} for target in targets.targets
+    ]
+    return {"source": targets.source, "targets": shares}
 
 
 def _describe_refusal(refusal: Refusal) -> Json:
@@ -247,7 +272,14 @@ def _describe_filters(filters: Filters) -> Json:
         described["host"] = _text(filters.host)
     if filters.path is not None:
         described["path"] = _describe_rewrite(filters.path)
+    if filters.body is not None:
+        described["body"] = _describe_body(filters.body)
     return {"filters": described} if described else {}
+
+
+def _describe_body(mutation: BodyMutation) -> Json:
+    sets = [{"path": name, "value": MASK if _is_secret_member(name) else _text(value)} for name, value in mutation.set]
+    return {"set": sets, "remove": list(mutation.remove)}
 
 
 def _describe_mutation(mutation: HeaderMutation) -> Json:
@@ -332,6 +364,12 @@ def _describe_condition(condition: Condition) -> Json:
 def is_credential(name: bytes) -> bool:
     """Whether a header of this lower-case name may hold a credential."""
     return name in _CREDENTIAL_NAMES or any(part in name for part in _CREDENTIAL_PARTS)
+
+
+def _is_secret_member(name: str) -> bool:
+    """The same of a member of a request's body, where tokens are mostly those of a text."""
+    name = name.lower().replace("_", "-")
+    return is_credential(name.encode()) and not name.endswith("tokens")
 
 
 def _text(value: bytes) -> str:

@@ -23,6 +23,11 @@ _UNIMPLEMENTED_POLICY = (
 )
 _NOT_YET = "Checked against its schema, and without effect so far: a warning says so."
 
+_REWRITE = (
+    "Which models a pool is asked for in place of those that clients name. [policies.md](policies.md) has the order of "
+    "precedence; both groups are one kind here."
+)
+
 INTRODUCTIONS: Mapping[KindName, str] = {
     (
         GATEWAY_API,
@@ -38,11 +43,14 @@ INTRODUCTIONS: Mapping[KindName, str] = {
         "InferencePool",
     ): "The older form of a pool: one port, a plain label map. The port may be left out "
     "in a file, and then the AIServiceBackends with these labels are the pool.",
-    (INFERENCE_ALPHA, "InferenceModel"): "A model's name at a pool: it is listed at `/v1/models`.",
+    (
+        INFERENCE_ALPHA,
+        "InferenceModel",
+    ): "A model's name at a pool: it is listed at `/v1/models`, and requests for it may ask the pool for other models.",
     (INFERENCE_ALPHA, "InferenceObjective"): _NOT_YET,
-    (INFERENCE_ALPHA, "InferenceModelRewrite"): _NOT_YET,
+    (INFERENCE_ALPHA, "InferenceModelRewrite"): _REWRITE,
     (LLM_D, "InferenceObjective"): _NOT_YET,
-    (LLM_D, "InferenceModelRewrite"): _NOT_YET,
+    (LLM_D, "InferenceModelRewrite"): _REWRITE,
     (ENVOY_GATEWAY, "Backend"): "Addresses outside of the cluster's Services: IP addresses or host names.",
     (ENVOY_GATEWAY, "BackendTrafficPolicy"): "How requests travel to the backends of a route or of a whole Gateway.",
     (ENVOY_GATEWAY, "ClientTrafficPolicy"): "What a listener accepts from clients.",
@@ -124,6 +132,8 @@ FIELDS: Mapping[KindName, Mapping[str, tuple[str, str]]] = {
     },
 }
 
+_JSON_VALUE = "JSON; what is none is taken as a string, as in Envoy AI Gateway"
+
 # What there is to say of a field that works.
 REMARKS: Mapping[KindName, Mapping[str, str]] = {
     (GATEWAY_API, "Gateway"): {
@@ -156,10 +166,24 @@ REMARKS: Mapping[KindName, Mapping[str, str]] = {
     (ENVOY_GATEWAY, "ClientTrafficPolicy"): {"spec.connection.bufferLimit": "the limit for request bodies; else 50Mi"},
     (ENVOY_AI_GATEWAY, "AIServiceBackend"): {
         "spec.schema.name": "OpenAI, Anthropic and Cohere pass through; references to others answer 500",
+        "spec.bodyMutation.set[].value": _JSON_VALUE,
+    },
+    (ENVOY_AI_GATEWAY, "AIGatewayRoute"): {
+        "spec.rules[].backendRefs[].modelNameOverride": "without effect on an InferencePool; answers keep the client's "
+        "name",
+        "spec.rules[].backendRefs[].bodyMutation.set[].path": "the name of a member of the top level",
+        "spec.rules[].backendRefs[].bodyMutation.set[].value": _JSON_VALUE,
     },
     (INFERENCE_ALPHA, "InferenceModel"): {
-        "spec.targetModels[].name": "requests keep the name; others than modelName are a warning",
-        "spec.targetModels[].weight": "without effect, as the names",
+        "spec.targetModels[].name": "one is drawn for each request; answers keep the client's name",
+    },
+    **{
+        (group, "InferenceModelRewrite"): {
+            "spec.rules[].matches[].model.value": "exact, before rules without matches",
+            "spec.rules[].targets[].weight": "beside one that has a weight, those without are never drawn",
+            "spec.poolRef.kind": "InferencePool; others are ResolvedRefs=False and have no effect",
+        }
+        for group in (INFERENCE_ALPHA, LLM_D)
     },
     ("", "ConfigMap"): {
         "data.baseModel": "must not be blank",

@@ -68,6 +68,14 @@ PathRewrite = ReplaceFullPath | ReplacePrefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BodyMutation:
+    """Members of a JSON object's top level that change on the way to a backend (AIGatewayRoute's bodyMutation)."""
+
+    set: tuple[tuple[str, bytes], ...] = ()  # name and value, the value as JSON text
+    remove: tuple[str, ...] = ()  # none that is set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
     """What a rule or a backendRef changes in the request it forwards and in the answer it relays."""
 
@@ -75,6 +83,7 @@ class Filters:
     response_headers: HeaderMutation | None = None
     host: bytes | None = None
     path: PathRewrite | None = None
+    body: BodyMutation | None = None  # of a backendRef only
 
 
 NO_FILTERS = Filters()
@@ -249,6 +258,31 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTarget:
+    """A name that a backend is asked for, and its share."""
+
+    name: str  # 1..256 characters, none of them a control character
+    weight: int = 1  # 0..1,000,000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTargets:
+    """The names that one client's name stands for: one of them is drawn for each request."""
+
+    targets: tuple[ModelTarget, ...]
+    total_weight: int  # at least 1
+    source: str  # the object that says so, for people: "InferenceModel default/food-review"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRewrites:
+    """Which model a backend is asked for in place of the one that the client names. An exact name comes first."""
+
+    by_model: Mapping[str, ModelTargets] = field(default_factory=lambda: MappingProxyType({}))
+    generic: ModelTargets | None = None  # for every other name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackendRef:
     """One backendRef of a rule: its share of the weight, and either a backend or the reason why there is none."""
 
@@ -258,6 +292,7 @@ class BackendRef:
     refusal: Refusal | None = None
     filters: Filters = NO_FILTERS
     priority: int = 0  # a lower one is preferred; the next has its turn when none of its endpoints may be tried
+    model_rewrites: ModelRewrites | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +303,7 @@ class Mirror:
     backend: Backend
     numerator: int = 100  # 0..denominator
     denominator: int = 100
+    model_rewrites: ModelRewrites | None = None  # the mirror's own, whatever the primary's are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from middleware.errors import REASONS, GatewayError, Reason
 if TYPE_CHECKING:
     from discovery.snapshot import BackendRef, HeaderMutation, Listener, Rule, Snapshot
     from middleware.model_extraction import BodyLease
+    from middleware.model_rewriting import Outgoing
     from middleware.sessions import Session
     from middleware.trace import RequestTrace
     from middleware.upstream.outcome import Attempt
@@ -55,6 +56,7 @@ class Exchange:
     body_size: int = 0
     read_at: float | None = None  # when the body was there
     model: str | None = None
+    is_json_object: bool = False  # whether the body was read as one
     forced_content_type: bytes | None = None  # what a JSON body under a foreign type is forwarded as
 
     # RouteMatching
@@ -66,6 +68,10 @@ class Exchange:
     # TrafficSplitting
     arms: tuple[BackendRef, ...] = ()
     session: Session | None = None  # where the rule keeps clients on their arm
+    model_draw: float = 0.0  # from [0, 1): decides between the models that a backend may be asked for
+
+    # ModelRewriting: what the last attempt's backendRef made of the request
+    outgoing: tuple[BackendRef, Outgoing] | None = None
 
     # CircuitBreaking
     rule_traffic: RuleTraffic | None = None
@@ -103,6 +109,6 @@ class Exchange:
 
     def let_go_of_body(self) -> None:
         """Drop the request body: with the answer's first byte no retry is possible any more. Safe to call twice."""
-        self.body = None
+        self.body = self.outgoing = None
         if self.body_lease is not None:
             self.body_lease.release()

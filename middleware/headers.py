@@ -15,6 +15,7 @@ from discovery.snapshot import NO_FILTERS, Filters, HeaderMutation
 
 if TYPE_CHECKING:
     from middleware.exchange import Exchange
+    from middleware.model_rewriting import Outgoing
     from middleware.upstream.registry import Pick
 
 RawHeaders = list[tuple[bytes, bytes]]
@@ -62,6 +63,8 @@ _NOT_FORWARDED = _HOP_BY_HOP | {
     b"x-request-id",
 }
 _FRAMING = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-request-id"}
+# What they say of a body is no longer so once its bytes are changed.
+_DIGESTS = frozenset({b"content-md5", b"digest", b"content-digest", b"repr-digest"})
 _NOT_RELAYED = _HOP_BY_HOP | {b"x-request-id"}
 _CANNOT_BE_NOMINATED = (b"host", b"authorization", b"content-", b"x-forwarded-")
 
@@ -124,8 +127,8 @@ def mutate(headers: RawHeaders, mutation: HeaderMutation) -> RawHeaders:
     return headers
 
 
-def upstream_headers(exchange: Exchange, pick: Pick) -> RawHeaders:
-    """The headers of one attempt, Host first.
+def upstream_headers(exchange: Exchange, pick: Pick, sent: Outgoing | None = None) -> RawHeaders:
+    """The headers of one attempt, Host first. ``sent`` is what the backendRef makes of model and body.
 
     Raises nothing: what a header modifier sets was checked at compile, what the client sent was checked by the parser.
     """
@@ -146,8 +149,11 @@ def upstream_headers(exchange: Exchange, pick: Pick) -> RawHeaders:
     )
     if exchange.host:
         headers.append((b"x-forwarded-host", exchange.host))
-    if exchange.model is not None:
-        headers.append((MODEL_HEADER, given[MODEL_HEADER]))
+    model = given.get(MODEL_HEADER)
+    if sent is not None and sent.model is not exchange.model:
+        model = None if sent.model is None else sent.model.encode()
+    if model is not None:
+        headers.append((MODEL_HEADER, model))
 
     host = exchange.host
     rule = exchange.rule
@@ -155,11 +161,18 @@ def upstream_headers(exchange: Exchange, pick: Pick) -> RawHeaders:
         host, headers = _apply(rule.filters, host, headers)
     if pick.backend_ref.filters is not NO_FILTERS:
         host, headers = _apply(pick.backend_ref.filters, host, headers)
+    if sent is not None and sent.body is not exchange.body:
+        headers = [pair for pair in headers if pair[0] not in _DIGESTS]
+    if sent is not None and sent.is_renamed:
+        # The answer's names can be seen in plain text only.
+        headers = [pair for pair in headers if pair[0] != b"accept-encoding"]
+        headers.append((b"accept-encoding", b"identity"))
     if pick.endpoint.host is not None and host is exchange.host:
         host = pick.endpoint.host
     headers.insert(0, (b"host", host or pick.upstream.label.encode("ascii")))
-    if exchange.body is not None and (exchange.body or exchange.method in ("POST", "PUT", "PATCH")):
-        headers.append((b"content-length", b"%d" % len(exchange.body)))
+    body = exchange.body if sent is None else sent.body
+    if body is not None and (body or exchange.method in ("POST", "PUT", "PATCH")):
+        headers.append((b"content-length", b"%d" % len(body)))
     return headers
 
 

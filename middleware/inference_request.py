@@ -1,7 +1,7 @@
 """Which model does a body ask for? Reads OpenAI-style JSON and multipart bodies shallowly (pure).
 
 JSON is read with msgspec into a Struct of the few fields we use: skipped values build no objects, which keeps a hostile
-body of 15 MiB of brackets from taking memory and time. The body itself is never changed here.
+body of 15 MiB of brackets from taking memory and time.
 """
 
 from __future__ import annotations
@@ -115,8 +115,11 @@ def usable_model_name(name: str) -> str:
 class _ModelPart:
     """Collects the parts named `model` while the multipart parser walks over the body."""
 
-    def __init__(self) -> None:
+    def __init__(self, body: bytes) -> None:
         self.found: bytes | None = None
+        self.spans: list[tuple[int, int]] = []  # where their contents are
+        self.is_located = True
+        self._body = body
         self._parts = 0
         self._header_name = b""
         self._header_value = b""
@@ -143,20 +146,53 @@ class _ModelPart:
         self._header_name = self._header_value = b""
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._is_model and len(self._value) <= MAX_MODEL_NAME * 4:
+        if not self._is_model:
+            return
+        if len(self._value) <= MAX_MODEL_NAME * 4:
             self._value += data[start:end]
+        # The parser may also hand out bytes of its own buffer, where it took them for a boundary at first.
+        self.is_located &= data is self._body
+        if self.spans and self.spans[-1][1] == start:
+            self.spans[-1] = (self.spans[-1][0], end)
+        else:
+            self.spans.append((start, end))
 
     def on_part_end(self) -> None:
         if self._is_model:
             self.found = bytes(self._value)  # the last one counts, as with JSON keys
 
 
+def replace_multipart_model(body: bytes, content_type: bytes, name: str) -> bytes:
+    """The form with another name as the content of each part named `model`. Raises InvalidBodyError."""
+    part = _walk_over(body, content_type)
+    if not part.is_located:
+        raise InvalidBodyError("the multipart body has a model part that cannot be changed")
+    written = name.encode()
+    pieces: list[bytes] = []
+    copied = 0
+    for start, end in part.spans:
+        pieces += (body[copied:start], written)
+        copied = end
+    pieces.append(body[copied:])
+    return b"".join(pieces)
+
+
 def _model_of_multipart(body: bytes, content_type: bytes) -> str | None:
+    part = _walk_over(body, content_type)
+    if part.found is None:
+        return None
+    try:
+        return usable_model_name(part.found.decode())
+    except UnicodeDecodeError:
+        raise InvalidModelError("model must be UTF-8 text") from None
+
+
+def _walk_over(body: bytes, content_type: bytes) -> _ModelPart:
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if not boundary:
         raise InvalidBodyError("the multipart body's content-type has no boundary")
-    part = _ModelPart()
+    part = _ModelPart(body)
     is_ended = False
 
     def on_end() -> None:
@@ -182,9 +218,4 @@ def _model_of_multipart(body: bytes, content_type: bytes) -> str | None:
         raise InvalidBodyError("the multipart body cannot be read") from None
     if not is_ended:
         raise InvalidBodyError("the multipart body is cut short")
-    if part.found is None:
-        return None
-    try:
-        return usable_model_name(part.found.decode())
-    except UnicodeDecodeError:
-        raise InvalidModelError("model must be UTF-8 text") from None
+    return part

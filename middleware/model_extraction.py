@@ -161,6 +161,7 @@ def decide(exchange: Exchange) -> None:
         return
     content_type = exchange.by_name.get(b"content-type")
     exchange.model, is_json = read_model(exchange.body, content_type)
+    exchange.is_json_object = is_json
     if is_json:
         exchange.forced_content_type = forwarded_content_type(content_type)
     if exchange.model is not None:

@@ -29,6 +29,8 @@ from middleware.errors import (
 )
 from middleware.exchange import Exchange
 from middleware.headers import answer_headers, find_header, upstream_headers
+from middleware.model_names import names_for, without_length
+from middleware.model_rewriting import Outgoing, outgoing
 from middleware.retrying import is_keep_alive_race, may_retry, parse_retry_after, wait_before
 from middleware.targets import upstream_target
 from middleware.upstream.breaker import NO_PERMIT
@@ -69,12 +71,18 @@ class StreamingProxyMiddleware:
         retry = traffic.retry_permit(policy.limits)
         try:
             while True:
-                attempt = Attempt(pick=pick, started_at=clock(), pick_seconds=exchange.pick_seconds)
+                sent = outgoing(exchange, pick.backend_ref)
+                attempt = Attempt(
+                    pick=pick,
+                    started_at=clock(),
+                    pick_seconds=exchange.pick_seconds,
+                    model=sent.model if sent.is_renamed else None,
+                )
                 attempts.append(attempt)
                 attempt.permit = pick.upstream.breaker(policy.passive_health).acquire()
                 pick.upstream.begin()
                 try:
-                    answer = await self._attempt(exchange, attempt, policy, deadline=deadline, is_fresh=is_fresh)
+                    answer = await self._attempt(exchange, attempt, sent, policy, deadline=deadline, is_fresh=is_fresh)
                     try:
                         wait = None
                         if may_retry(policy.retry, attempts) and retry.take():
@@ -132,7 +140,14 @@ class StreamingProxyMiddleware:
         return pick, wait
 
     async def _attempt(
-        self, exchange: Exchange, attempt: Attempt, policy: RulePolicy, *, deadline: float | None, is_fresh: bool
+        self,
+        exchange: Exchange,
+        attempt: Attempt,
+        sent: Outgoing,
+        policy: RulePolicy,
+        *,
+        deadline: float | None,
+        is_fresh: bool,
     ) -> _Answer:
         pick = attempt.pick
         first_byte = policy.first_byte_timeout_seconds
@@ -140,14 +155,14 @@ class StreamingProxyMiddleware:
             first_byte = min(first_byte, policy.backend_request_timeout_seconds)
         if policy.retry.per_try_timeout_seconds is not None:
             first_byte = min(first_byte, policy.retry.per_try_timeout_seconds)
-        headers = upstream_headers(exchange, pick)
+        headers = upstream_headers(exchange, pick, sent)
         if exchange.trace is not None:
             headers = exchange.trace.attempt_headers(attempt, headers)
         stream = await pick.upstream.transport.send(
             method=exchange.method,
             target=upstream_target(exchange, pick),
             headers=headers,
-            body=exchange.body or b"",
+            body=sent.body,
             timeouts=Timeouts(
                 policy.connect_timeout_seconds,
                 first_byte,
@@ -188,12 +203,19 @@ class StreamingProxyMiddleware:
         if exchange.hash_cookie is not None:
             headers.append((b"set-cookie", exchange.hash_cookie))
         stream, chunk = answer.stream, answer.first
+        read = stream.read
+        names = names_for(headers, status=answer.status, asked=exchange.model, sent=attempt.model)
+        if names is not None:
+            headers, read = without_length(headers), names.reading(stream)
+            chunk = names.feed(chunk)
+            if stream.is_drained:
+                chunk += names.flush()
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         tail: deque[bytes] = deque((chunk[-LAST_WORDS_BYTES:],), maxlen=_TAIL_CHUNKS)
         try:
             while not stream.is_drained:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                chunk = await stream.read()
+                chunk = await read()
                 tail.append(chunk[-LAST_WORDS_BYTES:])
         except (httpx.TransportError, asyncio.CancelledError) as error:
             broken = _broken(error, exchange, attempt)
@@ -201,8 +223,10 @@ class StreamingProxyMiddleware:
                 raise
             stream.abort()
             if can_add_events and is_event_stream(headers):
+                tail.append(held := names.flush() if names is not None else b"")
                 blank = b"\n\n" if is_mid_event(tail) else b""
-                await send({"type": "http.response.body", "body": blank + error_event(broken), "more_body": True})
+                event = held + blank + error_event(broken)
+                await send({"type": "http.response.body", "body": event, "more_body": True})
             # Returning with the body unfinished makes the server flush, and close without a clean end.
             raise broken from None
         words = read_last_words(tail, is_stream=is_event_stream(headers))

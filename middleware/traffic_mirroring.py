@@ -1,7 +1,7 @@
 """Who else gets a copy of the request? RequestMirror filters: copies whose answers nobody waits for.
 
-A copy starts with the primary's first attempt and carries what the rule changes in the request. From there on the two
-know
+A copy starts with the primary's first attempt and carries what the rule changes in the request; the model that it asks
+for is what the mirror's own pool makes of the client's, as for every request to that pool. From there on the two know
 nothing of each other: a mirror that is silent, slow, broken or absent is never noticed by the primary, and a client
 that
 leaves ends the primary only. Copies are bounded in number and memory; what is over the bound is dropped and counted.
@@ -21,9 +21,11 @@ import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from discovery.snapshot import BackendRef, Mirror, Rule
+from middleware.errors import InvalidBodyError
 from middleware.exchange import Exchange
 from middleware.headers import RawHeaders, upstream_headers
 from middleware.load_balancing import least_of_two
+from middleware.model_rewriting import mirrored
 from middleware.targets import upstream_target
 from middleware.trace import RequestTrace
 from middleware.upstream.registry import Pick, UpstreamRegistry
@@ -181,14 +183,18 @@ class TrafficMirroringMiddleware:
             if not candidates:
                 continue
             endpoint, upstream = least_of_two(candidates, self.draw)
-            ref = BackendRef(name=mirror.name, weight=0, backend=mirror.backend)
+            ref = BackendRef(name=mirror.name, weight=0, backend=mirror.backend, model_rewrites=mirror.model_rewrites)
             pick = Pick(ref, endpoint, upstream)
+            try:
+                sent = mirrored(exchange, ref)
+            except InvalidBodyError:  # the primary may well serve it
+                continue
             self.copies.start(
                 pick,
                 rule,
                 method=exchange.method,
                 target=upstream_target(exchange, pick),
-                headers=upstream_headers(exchange, pick),
-                body=exchange.body or b"",
+                headers=upstream_headers(exchange, pick, sent),
+                body=sent.body,
                 trace=exchange.trace,
             )

@@ -55,7 +55,7 @@ def drawn_order(level: Sequence[BackendRef], draw: float) -> Iterator[BackendRef
 
 
 class TrafficSplittingMiddleware:
-    """Puts the arms into the Exchange."""
+    """Puts the arms into the Exchange, and the number that says which model each of them is asked for."""
 
     def __init__(self, app: ASGIApp, *, draw: Callable[[], float] = random.random) -> None:
         self.app = app
@@ -72,4 +72,5 @@ class TrafficSplittingMiddleware:
             assert session is not None
             own = session.draw()
             exchange.arms = decide(rule, self.draw() if own is None else own, session)
+        exchange.model_draw = self.draw()
         await self.app(scope, receive, send)

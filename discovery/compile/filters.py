@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from discovery.resources.envoy_ai_gateway import AIBackendReference, AIServiceBackend
 from discovery.resources.gateway_api import HeaderModifier, PathModifier, RouteFilter
 from discovery.snapshot import (
     NO_FILTERS,
     Filters,
     HeaderMutation,
+    ModelRewrites,
     PathRewrite,
     Redirect,
     ReplaceFullPath,
@@ -23,11 +23,14 @@ _PATH_SAFE = "/%:@!$&'()*+,;=-._~"  # what may stand in a path; all else is perc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledFilters:
-    """The filters of one list. ``unsupported`` names the type of the first that is not implemented."""
+    """The filters of one list, or what a backendRef changes. ``unsupported`` names the type of the first filter that is
+    not implemented, ``fault`` says why a backendRef cannot be served as it is written."""
 
     filters: Filters = NO_FILTERS
     redirect: Redirect | None = None
     unsupported: str | None = None
+    model_rewrites: ModelRewrites | None = None
+    fault: str | None = None
 
 
 def compile_filters(filters: Sequence[RouteFilter], *, prefix: str, is_backend_ref: bool) -> CompiledFilters:
@@ -63,36 +66,6 @@ def compile_filters(filters: Sequence[RouteFilter], *, prefix: str, is_backend_r
             return CompiledFilters(unsupported=item.type)
     compiled = Filters(request_headers=request_headers, response_headers=response_headers, host=host, path=path)
     return CompiledFilters(filters=NO_FILTERS if compiled == NO_FILTERS else compiled, redirect=redirect)
-
-
-def compile_ai_mutations(ref: AIBackendReference, backend: AIServiceBackend | None) -> CompiledFilters:
-    """The header changes of an AIGatewayRoute's backendRef and of the AIServiceBackend that it names.
-
-    On the same header the route's word counts (Envoy AI Gateway). They have no effect on an InferencePool. A body that
-    would have to be changed, and that we cannot change, must not be sent.
-    """
-    if ref.kind == "InferencePool":
-        return CompiledFilters()
-    if ref.body_mutation or (backend is not None and backend.spec.body_mutation):
-        return CompiledFilters(unsupported="bodyMutation")
-    sets: dict[bytes, bytes] = {}
-    removes: set[bytes] = set()
-    for mutation in (backend.spec.header_mutation if backend is not None else None, ref.header_mutation):
-        if mutation is None:
-            continue
-        for header in mutation.set:
-            name = header.name.lower().encode("ascii")
-            sets[name] = header.value.encode("latin-1", "replace")
-            removes.discard(name)
-        for removed in mutation.remove:
-            name = removed.lower().encode("latin-1", "replace")
-            removes.add(name)
-            sets.pop(name, None)
-    if not sets and not removes:
-        return CompiledFilters()
-    return CompiledFilters(
-        filters=Filters(request_headers=HeaderMutation(set=tuple(sets.items()), remove=frozenset(removes)))
-    )
 
 
 def compile_header_modifier(modifier: HeaderModifier) -> HeaderMutation:

@@ -1,4 +1,4 @@
-"""What became of pools, backends and InferenceModels? Their conditions."""
+"""What became of pools, backends and adapter maps? Their conditions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from discovery.compile.index import Index
 from discovery.compile.references import ai_service_backend_fault, backend_fault
-from discovery.resources.inference import AdapterMap, InferenceModel, InferencePool
+from discovery.resources.inference import AdapterMap, InferencePool
 from discovery.resources.meta import ObjectKey, Resource, age_of
 from discovery.status import Cause, Condition, ObjectStatus
 
@@ -31,26 +31,7 @@ def object_statuses(
         fault = ai_service_backend_fault(ai_backend, index)
         condition = _false(ai_backend, "Accepted", *fault) if fault else _true(ai_backend, "Accepted")
         yield _status(ai_backend, condition)
-    yield from _model_statuses(index)
     yield from _adapter_map_statuses(index)
-
-
-def _model_statuses(index: Index) -> Iterator[ObjectStatus]:
-    """A pool has a model once: of two InferenceModels with one name the older counts, then the first by name."""
-    owners: dict[tuple[ObjectKey, str], InferenceModel] = {}
-    for model in sorted(index.resources.inference_models, key=age_of):
-        ref = model.spec.pool_ref
-        pool = index.find_pool(ref.group, model.namespace, ref.name)
-        if pool is None:
-            message = f"there is no InferencePool {model.namespace}/{ref.name}"
-            yield _status(model, _false(model, "ResolvedRefs", "BackendNotFound", message))
-            continue
-        owner = owners.setdefault((pool.key, model.spec.model_name), model)
-        if owner is not model:
-            message = f"{owner.path} has the name {model.spec.model_name} in {pool.path} already"
-            yield _status(model, _false(model, "Accepted", "ModelNameInUse", message))
-        else:
-            yield _status(model, _true(model, "Accepted"))
 
 
 def _adapter_map_statuses(index: Index) -> Iterator[ObjectStatus]:

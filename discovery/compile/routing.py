@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from discovery.compile.attachment import ListenerPlan, RouteAttachments, attach, plan_listeners
 from discovery.compile.index import Index, Route
 from discovery.compile.listener_status import listener_statuses
+from discovery.compile.model_rewrites import ModelRewriting
 from discovery.compile.objects import object_statuses
 from discovery.compile.policies import Policies
 from discovery.compile.rules import CompiledRule, compile_rule
@@ -102,6 +103,7 @@ class _Compiler:
         self._index = Index(resources)
         self._plans = plan_listeners(self._index, by_port=by_port)
         self._policies = Policies(self._index, self._plans)
+        self._rewriting = ModelRewriting(self._index)
         self._ignored = ignored
         self._attached: Counter[str] = Counter()  # accepted routes by the listener's name
         self._entries: dict[int, list[RouteEntry]] = defaultdict(list)  # by id() of the plan
@@ -111,7 +113,7 @@ class _Compiler:
         yield from self._policies.fill(self._index, ignored=self._ignored)
         states: list[_RouteState] = []
         backends: dict[str, Backend] = {}
-        models: set[str] = {model.spec.model_name for model in self._resources.inference_models}
+        models: set[str] = set(self._rewriting.names)
         for route in self._index.routes:
             state = self._compile_route(route)
             states.append(state)
@@ -140,7 +142,8 @@ class _Compiler:
         attachments = attach(route, self._plans, self._index)
         given: tuple[RouteRule | AIRouteRule, ...] = route.spec.rules
         rules = tuple(
-            compile_rule(route, rule, number, self._index, self._policies) for number, rule in enumerate(given)
+            compile_rule(route, rule, number, self._index, self._policies, self._rewriting)
+            for number, rule in enumerate(given)
         )
         return _RouteState(route=route, attachments=attachments, rules=rules)
 
@@ -200,6 +203,7 @@ class _Compiler:
         for state in states:
             yield from _route_statuses(state)
         yield from object_statuses(self._index, _used_pools(states))
+        yield from self._rewriting.statuses()
         yield from self._policies.statuses()
 
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from discovery.compile.filters import CompiledFilters, compile_ai_mutations, compile_filters
+from discovery.compile.ai_backend_refs import compile_ai_reference
+from discovery.compile.filters import CompiledFilters, compile_filters
 from discovery.compile.index import Index, Route
 from discovery.compile.matches import CompiledMatch, CompiledMatches, compile_matches, only_prefix
+from discovery.compile.model_rewrites import ModelRewriting
 from discovery.compile.policies import Policies
 from discovery.compile.references import Resolved, resolve
 from discovery.resources.envoy_ai_gateway import AIBackendReference, AIRouteRule
@@ -22,6 +24,7 @@ from discovery.snapshot import (
     BackendRef,
     Mirror,
     ModelCard,
+    ModelRewrites,
     Refusal,
     RefusalReason,
     Rule,
@@ -66,7 +69,12 @@ class CompiledRule:
 
 
 def compile_rule(
-    route: Route, rule: RouteRule | AIRouteRule, number: int, index: Index, policies: Policies
+    route: Route,
+    rule: RouteRule | AIRouteRule,
+    number: int,
+    index: Index,
+    policies: Policies,
+    rewriting: ModelRewriting,
 ) -> CompiledRule:
     """A rule with everything that does not depend on the listener."""
     field = f"spec.rules[{number}]"
@@ -82,12 +90,17 @@ def compile_rule(
         where = f"{field}.backendRefs[{position}]"
         resolved = resolve(route, given, index)
         own = _ref_filters(route, rule, given, index)
+        rewrites = own.model_rewrites
         if resolved.pool is not None:
             pools.append(resolved.pool)
+            rewrites = rewriting.of_pool(resolved.pool)
         refusal: Refusal | None = None
         if resolved.backend is None:
             unresolved.append((resolved.reason, Cause(field=where, message=resolved.message)))
             refusal = _refusal("invalid_backend_ref", resolved.message)
+        elif own.fault is not None:
+            unresolved.append(("UnsupportedValue", Cause(field=where, message=own.fault)))
+            refusal = _refusal("invalid_backend_ref", own.fault)
         elif own.unsupported is not None:
             unsupported.append(Cause(field=f"{where}.filters", message=_unsupported(own.unsupported)))
             refusal = _refusal("unsupported_filter", _unsupported(own.unsupported))
@@ -101,6 +114,7 @@ def compile_rule(
                 refusal=refusal,
                 filters=own.filters,
                 priority=_priority(given, resolved),
+                model_rewrites=rewrites,
             )
         )
     served_pools = len(pools)  # what only copies go to is not listed
@@ -110,7 +124,8 @@ def compile_rule(
         if resolved.backend is None:
             unresolved.append((resolved.reason, Cause(field=f"{where}.backendRef", message=resolved.message)))
         elif ".backendRefs[" not in where and policies.refusal_for_backend(resolved.touches) is None:
-            mirrors.extend(_compile_mirror(item, resolved.backend))
+            own_rewrites = rewriting.of_pool(resolved.pool) if resolved.pool is not None else None
+            mirrors.extend(_compile_mirror(item, resolved.backend, own_rewrites))
             pools.extend([resolved.pool] if resolved.pool is not None else [])
     total = sum(ref.weight for ref in refs)
     refusal = None
@@ -157,7 +172,7 @@ def _ref_filters(
     route: Route, rule: RouteRule | AIRouteRule, ref: BackendReference | AIBackendReference, index: Index
 ) -> CompiledFilters:
     if isinstance(ref, AIBackendReference):
-        return compile_ai_mutations(ref, index.ai_service_backends.get((ref.namespace or route.namespace, ref.name)))
+        return compile_ai_reference(ref, index.ai_service_backends.get((ref.namespace or route.namespace, ref.name)))
     return compile_filters(ref.filters, prefix=only_prefix(rule), is_backend_ref=True)
 
 
@@ -206,7 +221,7 @@ def _mirrors(rule: RouteRule | AIRouteRule, field: str) -> Iterator[tuple[str, R
                 yield f"{where}[{number}].requestMirror", item.request_mirror
 
 
-def _compile_mirror(item: RequestMirror, backend: Backend) -> Iterator[Mirror]:
+def _compile_mirror(item: RequestMirror, backend: Backend, rewrites: ModelRewrites | None) -> Iterator[Mirror]:
     """One mirror, or none of no requests."""
     fraction = item.fraction or Fraction(numerator=100 if item.percent is None else item.percent)
     if fraction.numerator > 0:
@@ -215,6 +230,7 @@ def _compile_mirror(item: RequestMirror, backend: Backend) -> Iterator[Mirror]:
             backend=backend,
             numerator=fraction.numerator,
             denominator=fraction.denominator,
+            model_rewrites=rewrites,
         )
 
 

@@ -10,7 +10,7 @@ from discovery.resources.core import CertificateMap, EndpointSlice, Namespace, P
 from discovery.resources.envoy_ai_gateway import AIGatewayRoute, AIServiceBackend
 from discovery.resources.envoy_gateway import Backend, BackendTrafficPolicy, ClientTrafficPolicy
 from discovery.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
-from discovery.resources.inference import AdapterMap, InferenceModel, InferencePool
+from discovery.resources.inference import AdapterMap, InferenceModel, InferenceModelRewrite, InferencePool
 from discovery.resources.meta import ObjectKey, Resource, UnimplementedPolicy
 from discovery.slices import Steps
 
@@ -33,6 +33,7 @@ class Resources:
     reference_grants: tuple[ReferenceGrant, ...] = ()
     inference_pools: tuple[InferencePool, ...] = ()
     inference_models: tuple[InferenceModel, ...] = ()
+    inference_model_rewrites: tuple[InferenceModelRewrite, ...] = ()
     adapter_maps: tuple[AdapterMap, ...] = ()
     certificate_maps: tuple[CertificateMap, ...] = ()
     backends: tuple[Backend, ...] = ()
@@ -69,6 +70,7 @@ MODELS: Mapping[type[Resource], str] = {
     ReferenceGrant: "reference_grants",
     InferencePool: "inference_pools",
     InferenceModel: "inference_models",
+    InferenceModelRewrite: "inference_model_rewrites",
     AdapterMap: "adapter_maps",
     CertificateMap: "certificate_maps",
     Backend: "backends",

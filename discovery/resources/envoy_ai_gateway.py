@@ -17,6 +17,16 @@ class HeaderMutation(Model, frozen=True, kw_only=True):
     remove: tuple[str, ...] = ()
 
 
+class BodyField(Model, frozen=True, kw_only=True):
+    path: str  # the name of a member of the top level
+    value: str
+
+
+class BodyMutation(Model, frozen=True, kw_only=True):
+    set: tuple[BodyField, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
 class AIBackendReference(Model, frozen=True, kw_only=True):
     """To an AIServiceBackend of the route's namespace, unless it says otherwise."""
 
@@ -26,8 +36,9 @@ class AIBackendReference(Model, frozen=True, kw_only=True):
     name: str
     weight: int = 1
     priority: int | None = None  # None is what a file leaves out: then the Backend's `fallback` says
+    model_name_override: str = ""
     header_mutation: HeaderMutation | None = None
-    body_mutation: dict[str, object] | None = None
+    body_mutation: BodyMutation | None = None
 
 
 class AIRouteRule(Model, frozen=True, kw_only=True):
@@ -67,7 +78,7 @@ class AIServiceBackendSpec(Model, frozen=True, kw_only=True):
     api_schema: VersionedSchema = msgspec.field(name="schema")
     backend_ref: ServiceBackendReference
     header_mutation: HeaderMutation | None = None
-    body_mutation: dict[str, object] | None = None
+    body_mutation: BodyMutation | None = None
 
 
 class AIServiceBackend(Resource, frozen=True, kw_only=True):

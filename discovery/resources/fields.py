@@ -102,7 +102,6 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
     ),
     (INFERENCE, "InferencePool"): _ignored(_PICKER, "spec.endpointPickerRef"),
     (INFERENCE_ALPHA, "InferencePool"): _ignored(_PICKER, "spec.extensionRef"),
-    # targetModels that differ from modelName: discovery/check.py warns, where both are seen.
     (INFERENCE_ALPHA, "InferenceModel"): _not_yet("all requests have the same priority", "spec.criticality"),
     (ENVOY_GATEWAY, "Backend"): (
         *_not_yet("endpoints of all zones are alike", "spec.endpoints[].zone"),
@@ -247,10 +246,6 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
         ),
         *_removed("is no longer part of AIGatewayRoute, ignored: use parentRefs", "spec.targetRefs"),
         *_not_yet("tokens are counted in metrics only", "spec.llmRequestCosts"),
-        *_ignored(
-            "not implemented: the backend is asked for the model name that the client sent",
-            "spec.rules[].backendRefs[].modelNameOverride",
-        ),
     ),
     (ENVOY_AI_GATEWAY, "AIServiceBackend"): (
         *_removed("is no longer part of AIServiceBackend, ignored", "spec.timeouts"),

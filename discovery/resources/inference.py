@@ -1,4 +1,5 @@
-"""InferencePool (v1 and v1alpha2 in one form), InferenceModel and adapter maps of the Inference Extension."""
+"""InferencePool (v1 and v1alpha2 in one form), InferenceModel, InferenceModelRewrite and adapter maps of the Inference
+Extension."""
 
 from __future__ import annotations
 
@@ -39,6 +40,36 @@ class InferenceModelSpec(Model, frozen=True, kw_only=True):
 
 class InferenceModel(Resource, frozen=True, kw_only=True):
     spec: InferenceModelSpec
+
+
+class ModelMatchValue(Model, frozen=True, kw_only=True):
+    type: str = "Exact"
+    value: str
+
+
+class ModelMatch(Model, frozen=True, kw_only=True):
+    model: ModelMatchValue
+
+
+class RewriteTarget(Model, frozen=True, kw_only=True):
+    model_rewrite: str
+    weight: int | None = None
+
+
+class RewriteRule(Model, frozen=True, kw_only=True):
+    matches: tuple[ModelMatch, ...] = ()  # none: every model
+    targets: tuple[RewriteTarget, ...]
+
+
+class InferenceModelRewriteSpec(Model, frozen=True, kw_only=True):
+    pool_ref: PoolReference
+    rules: tuple[RewriteRule, ...] = ()
+
+
+class InferenceModelRewrite(Resource, frozen=True, kw_only=True):
+    """Of both groups, the Inference Extension's and llm-d's."""
+
+    spec: InferenceModelRewriteSpec
 
 
 class AdapterFault(Model, frozen=True, kw_only=True):

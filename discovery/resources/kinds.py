@@ -57,7 +57,6 @@ def _kind(
 _BETA = {"v1beta1": "v1"}
 
 _NO_PRIORITY = "not implemented, it has no effect: all requests have the same priority"
-_NO_REWRITE = "not implemented, it has no effect: requests keep the model's name"
 _NO_FILTER = "not implemented: a rule that refers to it is answered with 500"
 
 _ALL = (
@@ -70,9 +69,9 @@ _ALL = (
     _kind(INFERENCE_ALPHA, "InferencePool", "v1alpha2", inference.InferencePool),
     _kind(INFERENCE_ALPHA, "InferenceModel", "v1alpha2", inference.InferenceModel),
     _kind(INFERENCE_ALPHA, "InferenceObjective", "v1alpha2", None, unused=_NO_PRIORITY),
-    _kind(INFERENCE_ALPHA, "InferenceModelRewrite", "v1alpha2", None, unused=_NO_REWRITE),
+    _kind(INFERENCE_ALPHA, "InferenceModelRewrite", "v1alpha2", inference.InferenceModelRewrite),
     _kind(LLM_D, "InferenceObjective", "v1alpha2", None, unused=_NO_PRIORITY),
-    _kind(LLM_D, "InferenceModelRewrite", "v1alpha2", None, unused=_NO_REWRITE),
+    _kind(LLM_D, "InferenceModelRewrite", "v1alpha2", inference.InferenceModelRewrite),
     _kind(ENVOY_GATEWAY, "Backend", "v1alpha1", envoy_gateway.Backend),
     _kind(ENVOY_GATEWAY, "BackendTrafficPolicy", "v1alpha1", envoy_gateway.BackendTrafficPolicy),
     _kind(ENVOY_GATEWAY, "ClientTrafficPolicy", "v1alpha1", envoy_gateway.ClientTrafficPolicy),

@@ -60,21 +60,6 @@ def test_header_mutations_of_route_and_backend_are_merged_and_the_routes_word_co
 
 
 @pytest.mark.parametrize(
-    ("ref", "backend"),
-    [
-        pytest.param("bodyMutation: {remove: [user]}", "", id="of-the-route"),
-        pytest.param("weight: 1", "bodyMutation: {set: [{path: user, value: '1'}]}", id="of-the-backend"),
-    ],
-)
-def test_a_body_that_would_have_to_be_changed_is_not_sent(tmp_path: Path, ref: str, backend: str) -> None:
-    result = compiled(tmp_path, ai_route(ref, backend))
-    (found,) = result.routing.rules[0].backend_refs
-    assert found.refusal is not None
-    assert "bodyMutation" in found.refusal.message
-    assert result.problems != ()
-
-
-@pytest.mark.parametrize(
     ("api_version", "kind", "target"),
     [
         pytest.param(

@@ -85,7 +85,7 @@ spec: {{gatewayClassName: c, listeners: [{{name: http, port: 80, protocol: HTTP,
     assert len(load_text.lines(gateways + route)) == 1
 
 
-def test_an_inference_model_with_other_target_models_is_a_warning(load_text: LoadText) -> None:
+def test_a_pool_without_endpoints_is_a_warning(load_text: LoadText) -> None:
     text = """\
 apiVersion: inference.networking.x-k8s.io/v1alpha2
 kind: InferencePool
@@ -103,9 +103,4 @@ spec: {modelName: m, poolRef: {name: p}, targetModels: [{name: %s}]}
     assert load_text.lines(text % "m") == [pool]
     assert load_text.lines(text.replace(", targetPortNumber: 8000", "") % "m") == [
         pool.replace("no ready pods", "it names no port, and no AIServiceBackends")
-    ]
-    assert load_text.lines(text % "m-v2") == [
-        pool,
-        "warning: routes.yaml:6: InferenceModel/m: spec.targetModels: "
-        "not implemented: m-v2 is not asked for, requests keep the name m",
     ]

@@ -96,10 +96,6 @@ def test_an_adapter_belongs_to_one_base_model_and_the_older_map_counts(load_text
         pytest.param("InferenceObjective", "{priority: high, poolRef: {name: p}}", "spec.priority: must be", id="type"),
         pytest.param("InferenceObjective", "{priority: 1}", "spec.poolRef: is required", id="no-pool"),
         pytest.param(
-            "InferenceModelRewrite", "{poolRef: {name: p}, rules: [{targets: [{modelRewrite: m}]}]}", "warning",
-            id="rewrite",
-        ),
-        pytest.param(
             "InferenceModelRewrite", "{poolRef: {name: p}, rules: [{targets: []}]}",
             "spec.rules[0].targets: must have at",
             id="no-target",
@@ -112,7 +108,7 @@ def test_an_adapter_belongs_to_one_base_model_and_the_older_map_counts(load_text
         ),
     ],
 )  # fmt: skip
-def test_objectives_and_rewrites_are_checked_and_have_no_effect_yet(
+def test_objectives_and_rewrites_are_checked_and_objectives_have_no_effect_yet(
     group: str, kind: str, spec: str, expected: str
 ) -> None:
     text = f"apiVersion: {group}/v1alpha2\nkind: {kind}\nmetadata: {{name: x}}\nspec: {spec}\n"
