@@ -28,6 +28,7 @@ from middleware.model_extraction import BodyMemory
 from middleware.rate_limits import RateLimiter
 from middleware.telemetry import ExchangeObserver, report_refusal
 from middleware.traffic_mirroring import MirrorCopies
+from middleware.upstream.health_check import HealthChecks
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
 from middleware.upstream.scraper import MetricsScraper
@@ -57,14 +58,21 @@ class Gateway:
         self.rules = RuleTrafficRegistry()
         self.memory = BodyMemory(limit_bytes=settings.max_body_memory_bytes)
         self.limiter = RateLimiter()
+        self.health = HealthChecks(registry=self.registry, make_transport=make_transport)
         self.metrics = Metrics(
-            store=self.store, registry=self.registry, rules=self.rules, limiter=self.limiter, writer=writer
+            store=self.store,
+            registry=self.registry,
+            rules=self.rules,
+            limiter=self.limiter,
+            health=self.health,
+            writer=writer,
         )
         self.copies = MirrorCopies(observers=[self.metrics] if tracing is None else [self.metrics, tracing])
         self.store.subscribe(self.registry.follow)
         self.store.subscribe(self.scraper.follow)  # behind the registry: it knows which upstreams stay
         self.store.subscribe(self.rules.follow)
         self.store.subscribe(self.limiter.follow)
+        self.store.subscribe(self.health.follow)  # behind the registry, whose upstreams it checks
         access_log = AccessLog(writer, is_readable=is_readable_log)
         all_observers: list[ExchangeObserver] = [self.metrics, access_log, *observers]
         if tracing is not None:
@@ -178,5 +186,6 @@ class Gateway:
         await self._data.close()
         await self.copies.close()
         await self.scraper.close()
+        await self.health.close()
         self.registry.close()
         await self._admin.close()

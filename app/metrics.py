@@ -18,6 +18,7 @@ from middleware.exchange import Exchange
 from middleware.rate_limits import RateLimiter
 from middleware.traffic_mirroring import MirrorRecord
 from middleware.upstream.breaker import State
+from middleware.upstream.health_check import HealthChecks
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
 
@@ -84,12 +85,14 @@ class Metrics(Collector):
         registry: UpstreamRegistry,
         rules: RuleTrafficRegistry,
         limiter: RateLimiter,
+        health: HealthChecks,
         writer: LineWriter,
     ) -> None:
         self._store = store
         self._rules = rules
         self._registry = registry
         self._limiter = limiter
+        self._health = health
         self._writer = writer
         self.requests_in_flight = 0
         self.config_rejected = 0
@@ -243,6 +246,24 @@ class Metrics(Collector):
                 breakers.add_metric([label, state.value], states.get((label, state), 0))
         yield breakers
         yield ejections
+        yield from self._collect_health()
+
+    def _collect_health(self) -> Iterator[Metric]:
+        healthy = GaugeMetricFamily(
+            "pointsman_upstream_healthy",
+            "Whether an endpoint that is checked passes all its active health checks.",
+            labels=["endpoint"],
+        )
+        found: dict[str, bool] = {}
+        for upstream, health in self._health.states():
+            found[upstream.label] = found.get(upstream.label, True) and health.is_healthy
+        for label, is_healthy in sorted(found.items()):
+            healthy.add_metric([label], float(is_healthy))
+        yield healthy
+        checks = CounterMetricFamily("pointsman_health_checks_total", "Active health checks.", labels=["finding"])
+        for finding, count in self._health.done.items():
+            checks.add_metric([finding.value.replace(" ", "_")], count)
+        yield checks
 
     def _collect_limits(self) -> Iterator[Metric]:
         labels = ["route", "rule"]

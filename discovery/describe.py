@@ -8,6 +8,7 @@ from typing import Any
 from discovery.rate_limit import ClientSelector, RateLimit
 from discovery.routing_table import PathKind, Pattern, RouteEntry
 from discovery.snapshot import (
+    ActiveHealth,
     BackendRef,
     BodyMutation,
     ConcurrencyLimits,
@@ -193,6 +194,7 @@ def _describe_policy(policy: RulePolicy) -> Json:
             "maxEjectionPercent": policy.passive_health.max_ejection_percent,
             "panicThresholdPercent": policy.passive_health.panic_threshold_percent,
         },
+        **({"activeHealth": _describe_check(policy.active_health)} if policy.active_health is not None else {}),
         **({"rateLimits": [describe_rate_limit(limit) for limit in policy.rate_limits]} if policy.rate_limits else {}),
         **({"faults": _describe_faults(policy.faults)} if policy.faults is not None else {}),
     }
@@ -238,6 +240,21 @@ def _selector_words(selector: ClientSelector) -> Iterator[str]:
         address = selector.address
         where = f"{'outside of' if address.is_inverted else 'in'} {address.network}"
         yield f"each address {where}" if address.is_distinct else f"addresses {where}"
+
+
+def _describe_check(check: ActiveHealth) -> Json:
+    return {
+        "request": f"{check.method} {_text(check.path)}",
+        "host": None if check.host is None else _text(check.host),
+        "port": check.port,
+        "expectedStatuses": sorted(check.statuses),
+        "retriableStatuses": sorted(check.retriable_statuses),
+        "expectsContent": bool(check.expected),
+        "timeoutSeconds": check.timeout_seconds,
+        "intervalSeconds": check.interval_seconds,
+        "unhealthyThreshold": check.unhealthy_threshold,
+        "healthyThreshold": check.healthy_threshold,
+    }
 
 
 def _describe_faults(faults: FaultInjection) -> Json:

@@ -117,6 +117,24 @@ class PassiveHealth:
     panic_threshold_percent: int = 50  # with fewer of the rule's endpoints left than this, all are used
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveHealth:
+    """How the endpoints of a rule are asked over HTTP whether they are well. Times in seconds, above 0."""
+
+    timeout_seconds: float = 1.0  # of one check, connecting included
+    interval_seconds: float = 3.0  # from the end of one to the start of the next
+    initial_jitter_seconds: float = 0.0  # the first comes within this time
+    unhealthy_threshold: int = 3  # failures of the network, or retriable statuses, in a row
+    healthy_threshold: int = 1
+    method: str = "GET"
+    path: bytes
+    host: bytes | None = None  # None: the endpoint's own
+    statuses: frozenset[int] = frozenset({200})
+    retriable_statuses: frozenset[int] = frozenset()
+    expected: bytes = b""  # what the answer's first 1,024 bytes must contain
+    port: int | None = None  # None: the endpoint's own
+
+
 RetryTrigger = Literal[
     "5xx", "gateway-error", "reset", "connect-failure", "retriable-4xx", "retriable-status-codes"
 ]  # those of Envoy's that HTTP/1.1 knows
@@ -204,6 +222,7 @@ class RulePolicy:
     retry: RetryPolicy = RetryPolicy()
     limits: ConcurrencyLimits = NO_LIMITS
     passive_health: PassiveHealth = PassiveHealth()
+    active_health: ActiveHealth | None = None
     load_balancer: LoadBalancer | None = None  # None: no policy says, and the backend's kind decides
     rate_limits: tuple[RateLimit, ...] = ()
     faults: FaultInjection | None = None
@@ -245,6 +264,7 @@ class Endpoint:
     # An AIServiceBackend's schema puts the API below another prefix: the first one that matches is replaced.
     path_rewrites: tuple[ReplacePrefix, ...] = ()
     tls: UpstreamTLS | None = None
+    check_host: bytes | None = None  # what active health checks ask it for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

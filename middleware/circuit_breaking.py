@@ -1,7 +1,7 @@
 """Which endpoints of an arm may be tried now, and how much of the rule's traffic is in flight?
 
 The request counts towards its rule for its whole passage, streams included. The candidates are the ready endpoints of
-the request's own snapshot without those whose breaker is open.
+the request's own snapshot without those whose breaker is open or that fail their active checks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from discovery.snapshot import NO_LIMITS, BackendRef, PassiveHealth, RulePolicy
+from discovery.snapshot import NO_LIMITS, ActiveHealth, BackendRef, PassiveHealth, RulePolicy
 from middleware.errors import UpstreamTimeoutError
 from middleware.exchange import Exchange
 from middleware.upstream.registry import Candidate, UpstreamRegistry
@@ -23,10 +23,13 @@ _OVERPROVISIONING_PERCENT = 140
 Levels = Sequence[Sequence[Candidate]]  # the endpoints of a rule by priority
 
 
-def decide(pool: tuple[Candidate, ...], levels: Levels, settings: PassiveHealth) -> tuple[Candidate, ...]:
+def decide(
+    pool: tuple[Candidate, ...], levels: Levels, settings: PassiveHealth, active: ActiveHealth | None = None
+) -> tuple[Candidate, ...]:
     """Those of ``pool`` that may be tried now. ``levels`` are the endpoints of the whole rule.
 
-    At most ``max_ejection_percent`` of all is left out, those that were ejected first; and when less than
+    Whoever fails the ``active`` checks is left out, and of those whose breaker is open at most ``max_ejection_percent``
+    of all, those that were ejected first; and when less than
     ``panic_threshold_percent`` of all would remain, nobody is: then it is rather the checks that are wrong (Envoy's
     panic). As in Envoy there is no panic while what is left of the priorities together can carry the traffic.
     """
@@ -37,7 +40,10 @@ def decide(pool: tuple[Candidate, ...], levels: Levels, settings: PassiveHealth)
     if len(ejected) > allowed:
         ejected = sorted(ejected, key=lambda upstream_id: breakers[upstream_id].opened_at)[:allowed]
     left_out = set(ejected)
-    is_short = (total - len(ejected)) * 100 < settings.panic_threshold_percent * total
+    if active is not None:
+        checked = ((c.upstream, c.upstream.check(active)) for level in levels for c in level)
+        left_out |= {upstream.id for upstream, health in checked if health is not None and not health.is_healthy}
+    is_short = (total - len(left_out)) * 100 < settings.panic_threshold_percent * total
     if is_short and _available_percent(levels, left_out) < 100:
         return pool
     return tuple(candidate for candidate in pool if candidate.upstream.id not in left_out)
@@ -83,11 +89,11 @@ class CircuitBreakingMiddleware:
 
         def candidates(arm: BackendRef) -> tuple[Candidate, ...]:
             pool = ready(arm)
-            if not registry.tripped:
+            if not registry.tripped and not registry.failing:
                 return pool
             refs_by_level = rule.levels or (rule.backend_refs,)
             levels = [[candidate for ref in level for candidate in ready(ref)] for level in refs_by_level]
-            return decide(pool, levels, rule.policy.passive_health)
+            return decide(pool, levels, rule.policy.passive_health, rule.policy.active_health)
 
         exchange.candidates = candidates
         exchange.rule_traffic = traffic = self.rules.of(exchange.rule.id)

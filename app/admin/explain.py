@@ -147,7 +147,8 @@ class _Candidates:
             [candidate for other in level for candidate in self.ready(other)]
             for level in self._rule.levels or (self._rule.backend_refs,)
         ]
-        return circuit_breaking.decide(self.ready(ref), levels, self._rule.policy.passive_health)
+        policy = self._rule.policy
+        return circuit_breaking.decide(self.ready(ref), levels, policy.passive_health, policy.active_health)
 
 
 def _arm(
@@ -168,11 +169,14 @@ def _arm(
     endpoints = []
     for candidate in registry.candidates(ref.backend.id, exchange.snapshot.membership.get(ref.backend.id, ())):
         breaker = candidate.upstream.breaker(rule.policy.passive_health)
+        active = rule.policy.active_health
+        health = candidate.upstream.check(active) if active is not None else None
         endpoints.append(
             {
                 **describe_endpoint(candidate.endpoint),
                 "inFlight": candidate.upstream.in_flight,
                 "breaker": breaker.state.value,
+                **({"health": str(health)} if health is not None else {}),
                 "mayBeTried": candidate.upstream.id in may_be_tried,
             }
         )
@@ -235,7 +239,11 @@ def explain_as_text(answer: Json) -> str:
         of_what = "the requests" if not arm.get("priority") else f"what priority {arm['priority']} gets"
         lines.append(f"arm: {arm['backend']}, weight {arm['weight']}, {arm['share']:.1%} of {of_what}")
         for endpoint in arm.get("endpoints", ()):
-            state = "" if endpoint["mayBeTried"] else f", left out: breaker {endpoint['breaker']}"
+            health = endpoint.get("health", "healthy")
+            because = f"breaker {endpoint['breaker']}" if health == "healthy" else health
+            is_used_anyway = endpoint["mayBeTried"] and health != "healthy"  # too few are left: panic
+            state = "" if endpoint["mayBeTried"] else f", left out: {because}"
+            state = f", used because too few are healthy: {health}" if is_used_anyway else state
             pod = f" ({endpoint['pod']})" if endpoint.get("pod") else ""
             lines.append(
                 f"  endpoint: {endpoint['address']}:{endpoint['port']}{pod}, {endpoint['inFlight']} in flight{state}"

@@ -53,6 +53,8 @@ def _describe_rule(rule: Rule, snapshot: Snapshot, upstreams: dict[str, Upstream
         for endpoint in snapshot.membership.get(ref.backend.id, ()):
             upstream = upstreams.get(endpoint.id)
             breaker = upstream.known_breaker(rule.policy.passive_health) if upstream is not None else None
+            active = rule.policy.active_health
+            health = upstream.check(active) if upstream is not None and active is not None else None
             endpoints.append(
                 {
                     "backend": ref.name,
@@ -60,6 +62,7 @@ def _describe_rule(rule: Rule, snapshot: Snapshot, upstreams: dict[str, Upstream
                     "requestsRunning": upstream.in_flight if upstream is not None else 0,
                     "breaker": breaker.state.value if breaker is not None else "closed",
                     "ejections": upstream.ejections if upstream is not None else 0,
+                    **({"health": str(health)} if health is not None else {}),
                 }
             )
     described["endpoints"] = endpoints

@@ -86,6 +86,8 @@ class _Compiler:
                 default_port = DEFAULT_HTTP_PORT if tls is None else DEFAULT_HTTPS_PORT
                 host = name if port == default_port else f"{name}:{port}"
                 endpoints.append(replace(self._endpoint(name, port, tls=tls), host=host.encode("ascii")))
+            if given.hostname is not None and endpoints:
+                endpoints[-1] = replace(endpoints[-1], check_host=given.hostname.encode("ascii"))
         return _unique(endpoints)
 
     def _of_ai_service_backend(self, backend: AIServiceBackend) -> tuple[Endpoint, ...]:

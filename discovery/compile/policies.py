@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from typing import Generic, TypeVar
 
+from discovery.compile.active_health import compile_active_health
 from discovery.compile.attachment import ListenerPlan
 from discovery.compile.index import Index, Route
 from discovery.compile.policy_targets import (
@@ -29,7 +30,7 @@ from discovery.resources.gateway_api import RouteRule
 from discovery.resources.meta import ObjectKey, Resource, UnimplementedPolicy, age_of
 from discovery.resources.quantities import parse_quantity
 from discovery.slices import Steps
-from discovery.snapshot import DEFAULT_BODY_LIMIT, Refusal, RulePolicy
+from discovery.snapshot import DEFAULT_BODY_LIMIT, ActiveHealth, Refusal, RulePolicy
 from discovery.status import Cause, Condition, ObjectStatus
 
 _MAX_SHOWN = 10  # targets in a message
@@ -48,6 +49,7 @@ class Policies:
         self._is_implicit = plans[0].gateway is None
         self._backend = _Claims[BackendTrafficPolicy]()
         self._client = _Claims[ClientTrafficPolicy]()
+        self._active_health: dict[tuple[ObjectKey, str | None], tuple[ActiveHealth | None, tuple[Cause, ...]]] = {}
         self._rate_limits: dict[ObjectKey, tuple[tuple[RateLimit, ...], tuple[Cause, ...]]] = {}
         self._unimplemented: dict[Target, UnimplementedPolicy] = {}
         self._unimplemented_statuses: list[ObjectStatus] = []
@@ -89,8 +91,11 @@ class Policies:
         if policy is not None and causes:
             message = f"{policy.kind} {policy.path}: {causes[0].field}: {causes[0].message}"
             return DEFAULT_POLICY, Refusal(reason="invalid_policy", message=message)
-        limits = self._rate_limits_of(policy)[0] if policy is not None else ()
-        return compile_rule_policy(rule, policy, limits), None
+        if policy is None:
+            return compile_rule_policy(rule, None), None
+        host = next((name for name in route.spec.hostnames if not name.startswith("*")), None)
+        limits, health = self._rate_limits_of(policy)[0], self._active_health_of(policy, host)[0]
+        return compile_rule_policy(rule, policy, limits, health), None
 
     def tells_rate_limits(self, plan: ListenerPlan) -> bool:
         """Whether the listener's answers carry x-ratelimit-* headers."""
@@ -161,7 +166,20 @@ class Policies:
 
     def _causes_of(self, policy: BackendTrafficPolicy) -> tuple[Cause, ...]:
         """Why a policy must not be followed."""
-        return (*_restriction_causes(policy.restrictions), *self._rate_limits_of(policy)[1])
+        return (
+            *_restriction_causes(policy.restrictions),
+            *self._rate_limits_of(policy)[1],
+            *self._active_health_of(policy, None)[1],
+        )
+
+    def _active_health_of(
+        self, policy: BackendTrafficPolicy, host: str | None
+    ) -> tuple[ActiveHealth | None, tuple[Cause, ...]]:
+        """The same: rules that ask for one host have the very same check."""
+        found = self._active_health.get((policy.key, host))
+        if found is None:
+            found = self._active_health[policy.key, host] = compile_active_health(policy, host)
+        return found
 
     def _rate_limits_of(self, policy: BackendTrafficPolicy) -> tuple[tuple[RateLimit, ...], tuple[Cause, ...]]:
         """Compiled once, however many rules the policy is for: they have the very same limits."""

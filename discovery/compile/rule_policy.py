@@ -19,6 +19,7 @@ from discovery.resources.gateway_api import RouteRetry, RouteRule
 from discovery.resources.quantities import parse_duration
 from discovery.snapshot import (
     NO_LIMITS,
+    ActiveHealth,
     ConcurrencyLimits,
     ConsistentHash,
     LoadBalancer,
@@ -38,11 +39,14 @@ _KNOWN_TRIGGERS = frozenset(get_args(RetryTrigger))
 
 
 def compile_rule_policy(
-    rule: RouteRule | AIRouteRule, policy: BackendTrafficPolicy | None, rate_limits: tuple[RateLimit, ...] = ()
+    rule: RouteRule | AIRouteRule,
+    policy: BackendTrafficPolicy | None,
+    rate_limits: tuple[RateLimit, ...] = (),
+    active_health: ActiveHealth | None = None,
 ) -> RulePolicy:
     """Times of the rule itself and of its policy; the rule's own request timeout wins. "0s" is no limit.
 
-    ``rate_limits`` are the policy's: the same ones for all of its rules.
+    ``rate_limits`` and ``active_health`` are the policy's: the same ones for all of its rules.
     """
     spec = policy.spec if policy is not None else None
     request_text = rule.timeouts.request or (spec.timeout.http.request_timeout if spec is not None else None)
@@ -64,6 +68,7 @@ def compile_rule_policy(
         limits=_limits(spec.circuit_breaker) if spec is not None else NO_LIMITS,
         passive_health=_passive_health(spec.health_check) if spec is not None else DEFAULT_POLICY.passive_health,
         load_balancer=_load_balancer(spec.load_balancer) if spec is not None and spec.load_balancer else None,
+        active_health=active_health,
         rate_limits=rate_limits,
         faults=_faults(spec.fault_injection) if spec is not None else None,
     )

@@ -29,6 +29,7 @@ class BackendEndpoint(Model, frozen=True, kw_only=True):
     fqdn: FQDN | None = None
     ip: IP | None = None
     unix: Unix | None = None
+    hostname: str | None = None
 
 
 class CACertificateRef(Model, frozen=True, kw_only=True):
@@ -148,7 +149,42 @@ class PassiveHealthCheck(Model, frozen=True, kw_only=True):
     max_ejection_percent: int | None = None
 
 
+class CheckPayload(Model, frozen=True, kw_only=True):
+    """The field that ``type`` names is set (checked when decoded)."""
+
+    type: str
+    text: str | None = None
+    binary: str | None = None  # base64
+
+
+class HTTPHealthCheck(Model, frozen=True, kw_only=True):
+    path: str
+    hostname: str | None = None
+    method: str | None = None
+    expected_statuses: tuple[int, ...] = ()
+    retriable_statuses: tuple[int, ...] = ()
+    expected_response: CheckPayload | None = None
+
+
+class CheckOverrides(Model, frozen=True, kw_only=True):
+    port: int | None = None
+
+
+class ActiveHealthCheck(Model, frozen=True, kw_only=True):
+    """Of type HTTP only: another has no effect."""
+
+    type: str
+    http: HTTPHealthCheck | None = None
+    timeout: str = "1s"
+    interval: str = "3s"
+    initial_jitter: str | None = None
+    unhealthy_threshold: int = 3
+    healthy_threshold: int = 1
+    overrides: CheckOverrides = CheckOverrides()
+
+
 class HealthCheck(Model, frozen=True, kw_only=True):
+    active: ActiveHealthCheck | None = None
     passive: PassiveHealthCheck | None = None
     panic_threshold: int | None = None
 

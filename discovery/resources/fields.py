@@ -105,7 +105,6 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
     (INFERENCE_ALPHA, "InferenceModel"): _not_yet("all requests have the same priority", "spec.criticality"),
     (ENVOY_GATEWAY, "Backend"): (
         *_not_yet("endpoints of all zones are alike", "spec.endpoints[].zone"),
-        *_not_yet("only active health checks use it", "spec.endpoints[].hostname"),
         *_ignored(
             "ignored: only HTTP/1.1 is spoken, and asked for",
             "spec.tls.alpnProtocols",
@@ -188,7 +187,12 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
         *_not_yet("buffers are Pointsman's own", "spec.connection"),
         *_not_yet("host names are resolved at connect", "spec.dns"),
         *_not_yet("gRPC is not served: only httpStatus is answered", "spec.faultInjection.abort.grpcStatus"),
-        *_not_yet("endpoints are judged by the requests they get", "spec.healthCheck.active"),
+        *_not_yet(
+            "only HTTP checks are made, endpoints are judged by the requests they get",
+            "spec.healthCheck.active.type",
+            applies=lambda value: value != "HTTP",
+        ),
+        *_not_yet("only HTTP checks are made", "spec.healthCheck.active.tcp", "spec.healthCheck.active.grpc"),
         *_not_yet(
             "consecutive failures alone count",
             "spec.healthCheck.passive.failurePercentageThreshold",

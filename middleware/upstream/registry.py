@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from discovery.snapshot import BackendRef, Endpoint, Membership, PassiveHealth, Snapshot
+from discovery.snapshot import ActiveHealth, BackendRef, Endpoint, Membership, PassiveHealth, Snapshot
 from middleware.scheduling.load import Load
 from middleware.upstream.breaker import Breaker, State
 from middleware.upstream.transport import UpstreamTransport
+
+if TYPE_CHECKING:
+    from middleware.upstream.health_check import EndpointHealth
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +25,12 @@ class Upstream:
     __slots__ = (
         "_breakers",
         "_clock",
+        "_last_active",
         "_last_breaker",
+        "_last_check",
         "_last_settings",
         "_on_change",
+        "checks",
         "ejections",
         "id",
         "in_flight",
@@ -54,6 +60,9 @@ class Upstream:
         self._breakers: dict[PassiveHealth, Breaker] = {}
         self._last_settings: PassiveHealth | None = None
         self._last_breaker: Breaker
+        self.checks: dict[ActiveHealth, EndpointHealth] = {}  # health_check.py keeps them
+        self._last_active: ActiveHealth | None = None
+        self._last_check: EndpointHealth | None = None
 
     def begin(self) -> None:
         """An attempt starts here."""
@@ -85,6 +94,20 @@ class Upstream:
     def known_breaker(self, settings: PassiveHealth) -> Breaker | None:
         """The breaker for these settings, if any attempt has needed it yet."""
         return self._breakers.get(settings)
+
+    def set_check(self, settings: ActiveHealth, health: EndpointHealth | None) -> None:
+        """What active checks say of it; None when it is not checked with these settings any more."""
+        if health is None:
+            self.checks.pop(settings, None)
+        else:
+            self.checks[settings] = health
+        self._last_active = None
+
+    def check(self, settings: ActiveHealth) -> EndpointHealth | None:
+        """What active checks with these settings say of it, if there are any."""
+        if settings is not self._last_active:  # as with breakers
+            self._last_active, self._last_check = settings, self.checks.get(settings)
+        return self._last_check
 
     @property
     def breakers(self) -> Iterable[Breaker]:
@@ -123,6 +146,7 @@ class UpstreamRegistry:
         self._make_transport = make_transport
         self._clock = clock
         self.tripped = 0  # breakers that are not closed: while there is none, nobody asks them
+        self.failing = 0  # endpoints that active checks leave out: the same
         self._upstreams: dict[str, Upstream] = {}
         self._leaving: dict[str, Upstream] = {}  # no longer named, still with requests in flight
         self._membership: Membership | None = None  # of the newest snapshot

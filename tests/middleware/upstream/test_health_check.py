@@ -1,0 +1,407 @@
+"""Do active checks find out who is well, for the rules that want it and for no others? Pure, and over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+
+from app.main import make_transport
+from discovery.snapshot import ActiveHealth, Endpoint, PassiveHealth, Routing, RulePolicy, Snapshot, UpstreamTLS
+from middleware.circuit_breaking import decide
+from middleware.upstream.breaker import Health, State
+from middleware.upstream.health_check import EndpointHealth, Finding, HealthChecks, Result, check, judge
+from middleware.upstream.registry import Candidate, UpstreamRegistry
+from middleware.upstream.transport import UpstreamTransport
+from tests.support.certificates import Authority
+from tests.support.exchanges import make_endpoint, make_ref, make_rule, make_upstream
+from tests.support.raw_upstream import Conversation, RawUpstream
+
+OK = Result(Finding.WELL)
+WRONG = Result(Finding.WRONG_ANSWER, "status 500")
+NETWORK = Result(Finding.RETRIABLE, "no connection")
+OFTEN = ActiveHealth(path=b"/health", interval_seconds=0.01, timeout_seconds=2.0)
+
+
+@pytest.mark.parametrize(
+    ("is_healthy", "results", "expected"),
+    [
+        pytest.param(False, [OK], [True], id="the-first-pass-is-enough"),
+        pytest.param(False, [NETWORK, OK, OK], [False, False, True], id="later-the-threshold-holds"),
+        pytest.param(True, [NETWORK, NETWORK, NETWORK], [True, True, False], id="the-network-fails-three-times"),
+        pytest.param(True, [NETWORK, NETWORK, OK, NETWORK, NETWORK], [True] * 5, id="in-a-row"),
+        pytest.param(True, [WRONG], [False], id="a-wrong-answer-is-enough"),
+        pytest.param(True, [WRONG, OK, NETWORK, OK, OK], [False, False, False, False, True], id="passes-in-a-row"),
+    ],
+)
+def test_thresholds(is_healthy: bool, results: list[Result], expected: list[bool]) -> None:
+    health = EndpointHealth(replace(OFTEN, healthy_threshold=2), is_healthy=is_healthy)
+    found = []
+    for result in results:
+        before = health.is_healthy
+        has_changed = health.note(result)
+        assert has_changed is (health.is_healthy is not before)
+        found.append(health.is_healthy)
+    assert found == expected
+
+
+def test_its_words() -> None:
+    health = EndpointHealth(replace(OFTEN, healthy_threshold=2), is_healthy=False)
+    words = [str(health)]
+    for result in (NETWORK, NETWORK, OK, OK):
+        health.note(result)
+        words.append(str(health))
+    assert words == [
+        "not checked yet",
+        "unhealthy: active check failed once: no connection",
+        "unhealthy: active check failed 2 times: no connection",
+        "unhealthy: 1 of 2 checks passed",
+        "healthy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "body", "expected"),
+    [
+        pytest.param(OFTEN, 200, b"", Finding.WELL, id="200"),
+        pytest.param(OFTEN, 204, b"", Finding.WRONG_ANSWER, id="another-2xx"),
+        pytest.param(replace(OFTEN, statuses=frozenset({204, 301})), 301, b"", Finding.WELL, id="expected"),
+        pytest.param(replace(OFTEN, retriable_statuses=frozenset({503})), 503, b"", Finding.RETRIABLE, id="retriable"),
+        pytest.param(replace(OFTEN, expected=b"ok"), 200, b"all ok", Finding.WELL, id="content"),
+        pytest.param(replace(OFTEN, expected=b"ok"), 200, b"no", Finding.WRONG_ANSWER, id="other-content"),
+        pytest.param(
+            replace(OFTEN, expected=b"ok"), 200, b"x" * 1024 + b"ok", Finding.WRONG_ANSWER, id="content-too-late"
+        ),
+    ],
+)
+def test_judging_an_answer(settings: ActiveHealth, status: int, body: bytes, expected: Finding) -> None:
+    assert judge(settings, status, body).finding is expected
+
+
+def pool(*healthy: bool | None) -> tuple[Candidate, ...]:
+    found = []
+    for number, is_healthy in enumerate(healthy):
+        endpoint = make_endpoint(f"192.0.2.{number}")
+        upstream = make_upstream(endpoint)
+        if is_healthy is not None:
+            upstream.set_check(OFTEN, EndpointHealth(OFTEN, is_healthy=is_healthy))
+        found.append(Candidate(endpoint, upstream))
+    return tuple(found)
+
+
+def test_who_fails_is_left_out_and_whoever_is_not_checked_is_not() -> None:
+    found = pool(True, False, None)
+    assert decide(found, [found], PassiveHealth(), OFTEN) == (found[0], found[2])
+    assert decide(found, [found], PassiveHealth(), None) == found
+    assert decide(found, [found], PassiveHealth(), replace(OFTEN, path=b"/other")) == found
+
+
+def test_those_that_fail_count_in_panic() -> None:
+    found = pool(True, False, False)
+    assert decide(found, [found], PassiveHealth(), OFTEN) == found
+    assert decide(found, [found], PassiveHealth(panic_threshold_percent=0), OFTEN) == (found[0],)
+
+
+def test_no_share_of_ejections_protects_who_fails_checks() -> None:
+    found = pool(True, True, True, False)
+    settings = PassiveHealth(max_ejection_percent=0)
+    for _ in range(5):
+        found[0].upstream.breaker(settings).report(found[0].upstream.breaker(settings).acquire(), Health.FAILURE)
+    assert decide(found, [found], settings, OFTEN) == found[:3]
+
+
+# -- over real sockets ----------------------------------------------------------------------------------------------
+
+
+class Pod:
+    """A model server whose health is what the test says; it tells when it was asked."""
+
+    def __init__(self) -> None:
+        self.status = "200 OK"
+        self.requests: list[bytes] = []
+        self._changed = asyncio.Condition()
+
+    async def __call__(self, peer: Conversation) -> None:
+        while True:
+            request = await peer.request()
+            async with self._changed:
+                self.requests.append(request)
+                self._changed.notify_all()
+            await peer.answer(b"ok", status=self.status)
+
+    async def asked(self, count: int) -> None:
+        """Wait until it was asked so often, all in all."""
+        async with asyncio.timeout(5), self._changed:
+            await self._changed.wait_for(lambda: len(self.requests) >= count)
+
+
+def snapshot_of(*endpoints: Endpoint, active: ActiveHealth | None = OFTEN) -> Snapshot:
+    ref = make_ref()
+    assert ref.backend is not None
+    rule = make_rule(ref, policy=RulePolicy(active_health=active))
+    return Snapshot(
+        version=1, routing=Routing(rules=(rule,)), membership=MappingProxyType({ref.backend.id: tuple(endpoints)})
+    )
+
+
+@asynccontextmanager
+async def following() -> AsyncIterator[tuple[UpstreamRegistry, HealthChecks]]:
+    registry = UpstreamRegistry(make_transport=make_transport)
+    checks = HealthChecks(registry=registry, make_transport=make_transport, draw=lambda: 0.0)
+    try:
+        yield registry, checks
+    finally:
+        await checks.close()
+        registry.close()
+        assert checks.running == registry.failing == 0
+
+
+def show(registry: UpstreamRegistry, checks: HealthChecks, snapshot: Snapshot) -> None:
+    registry.follow(snapshot)
+    checks.follow(snapshot)
+
+
+async def until(checks: HealthChecks, *healthy: bool) -> None:
+    """Wait until the endpoints are healthy or not, in their order."""
+    async with asyncio.timeout(5):
+        while [health.is_healthy for _, health in checks.states()] != list(healthy):
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.anyio
+async def test_an_endpoint_is_pending_then_healthy_then_not_and_healthy_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    pod = Pod()
+    async with RawUpstream(pod) as upstream, following() as (registry, checks):
+        show(registry, checks, snapshot_of(make_endpoint(upstream.host, upstream.port)))
+        ((_, health),) = checks.states()
+        assert (health.is_healthy, registry.failing, str(health)) == (False, 1, "not checked yet")
+        await until(checks, True)
+        assert registry.failing == 0
+        pod.status = "500 Oops"
+        await until(checks, False)
+        assert registry.failing == 1
+        pod.status = "200 OK"
+        await until(checks, True)
+        assert upstream.connections == 1  # which all checks used
+    words = [record.getMessage() for record in caplog.records if "endpoint" in record.getMessage()]
+    label = f"endpoint 127.0.0.1:{upstream.port} is "
+    assert words == [
+        f"{label}healthy",
+        f"{label}unhealthy: active check failed once: status 500",
+        f"{label}healthy",
+    ]
+
+
+@pytest.mark.anyio
+async def test_what_a_check_asks() -> None:
+    pod = Pod()
+    settings = replace(OFTEN, path=b"/ready?deep=1", host=b"model.test", method="POST")
+    async with RawUpstream(pod) as upstream:
+        transport = UpstreamTransport(address=upstream.host, port=upstream.port)
+        assert await check(transport, settings, b"model.test") == OK
+        transport.close()
+    assert pod.requests[0].startswith(b"POST /ready?deep=1 HTTP/1.1\r\nhost: model.test\r\n")
+
+
+@pytest.mark.anyio
+async def test_every_way_to_fail() -> None:
+    async def silent(peer: Conversation) -> None:
+        await peer.until_closed()
+
+    async def broken(peer: Conversation) -> None:
+        await peer.request()
+        peer.reset()
+
+    async def foreign(peer: Conversation) -> None:
+        await peer.request()
+        await peer.send(b"220 smtp.example ESMTP\r\n")
+        await peer.until_closed()
+
+    settings = replace(OFTEN, timeout_seconds=0.1)
+    found = []
+    for script in (silent, broken, foreign):
+        async with RawUpstream(script) as upstream:
+            transport = UpstreamTransport(address=upstream.host, port=upstream.port)
+            found.append(await check(transport, settings, b"h"))
+            transport.close()
+    transport = UpstreamTransport(address="127.0.0.1", port=upstream.port)
+    found.append(await check(transport, settings, b"h"))
+    assert [result.why for result in found] == [
+        "no answer within 0.1 s",
+        "the connection broke off",
+        "the answer is not HTTP",
+        "no connection",
+    ]
+    assert {result.finding for result in found} == {Finding.RETRIABLE}
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_was_closed_meanwhile_is_no_failure() -> None:
+    async def once(peer: Conversation) -> None:
+        await peer.request()
+        await peer.answer()
+        if peer.number == 1:
+            await peer.request()  # the race: it is gone before it answers
+
+    async with RawUpstream(once) as upstream:
+        transport = UpstreamTransport(address=upstream.host, port=upstream.port)
+        assert [await check(transport, OFTEN, b"h") for _ in range(2)] == [OK, OK]
+        assert upstream.connections == 2
+        transport.close()
+
+
+@pytest.mark.anyio
+async def test_a_long_answer_is_not_read_to_its_end() -> None:
+    async def endless(peer: Conversation) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        while True:
+            await peer.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+
+    async with RawUpstream(endless) as upstream:
+        transport = UpstreamTransport(address=upstream.host, port=upstream.port)
+        assert await check(transport, OFTEN, b"h") == OK
+        assert transport.idle_connections == 0
+
+
+@pytest.mark.anyio
+async def test_checks_speak_tls_where_requests_do() -> None:
+    authority, pod = Authority(), Pod()
+    async with RawUpstream(pod, tls=authority.server("model.test")) as upstream, following() as (registry, checks):
+        endpoint = make_endpoint(upstream.host, upstream.port)
+        tls = UpstreamTLS(server_name="model.test", authorities=authority.pem)
+        show(registry, checks, snapshot_of(replace(endpoint, tls=tls)))
+        await until(checks, True)
+
+
+@pytest.mark.anyio
+async def test_another_port_can_be_asked() -> None:
+    pod = Pod()
+    async with RawUpstream(pod) as upstream, following() as (registry, checks):
+        settings = replace(OFTEN, port=upstream.port)
+        show(registry, checks, snapshot_of(make_endpoint(upstream.host, 1), active=settings))
+        await until(checks, True)
+
+
+@pytest.mark.anyio
+async def test_nothing_is_asked_that_no_rule_wants() -> None:
+    pod = Pod()
+    async with RawUpstream(pod) as upstream, following() as (registry, checks):
+        endpoint = make_endpoint(upstream.host, upstream.port)
+        show(registry, checks, snapshot_of(endpoint, active=None))
+        assert list(checks.states()) == []
+        show(registry, checks, snapshot_of(endpoint))
+        await until(checks, True)
+        show(registry, checks, snapshot_of(endpoint, active=None))
+        assert list(checks.states()) == []
+        (candidate,) = registry.candidates("InferencePool/default/qwen", (endpoint,))
+        assert candidate.upstream.check(OFTEN) is None
+        asked = len(pod.requests)
+        await asyncio.sleep(0.05)  # five times the interval
+        assert len(pod.requests) <= asked + 1
+
+
+@pytest.mark.anyio
+async def test_an_endpoint_that_has_been_used_goes_on_as_it_was_when_checks_change() -> None:
+    pod = Pod()
+    async with RawUpstream(pod) as upstream, following() as (registry, checks):
+        endpoint = make_endpoint(upstream.host, upstream.port)
+        gone = make_endpoint("127.0.0.1", 1)
+        show(registry, checks, snapshot_of(endpoint, gone))
+        await until(checks, True, False)
+        await pod.asked(1)
+        show(registry, checks, snapshot_of(endpoint, gone, active=replace(OFTEN, interval_seconds=3600.0)))
+        assert [health.is_healthy for _, health in checks.states()] == [True, False]
+        new = make_endpoint("127.0.0.1", 2)
+        show(registry, checks, snapshot_of(endpoint, new, active=replace(OFTEN, interval_seconds=3600.0)))
+        assert [health.is_healthy for _, health in checks.states()] == [True, False]
+        assert registry.failing == 1
+
+
+@pytest.mark.anyio
+async def test_an_endpoint_that_has_answered_requests_is_used_until_a_check_fails() -> None:
+    pod = Pod()
+    async with RawUpstream(pod) as upstream, following() as (registry, checks):
+        endpoint, new = make_endpoint(upstream.host, upstream.port), make_endpoint("127.0.0.1", 1)
+        show(registry, checks, snapshot_of(endpoint, new, active=None))
+        (candidate, _) = registry.candidates("InferencePool/default/qwen", (endpoint, new))
+        stream = await candidate.upstream.transport.send(method="GET", target=b"/", headers=[(b"host", b"h")], body=b"")
+        while await stream.read():
+            pass
+        stream.release()
+        show(registry, checks, snapshot_of(endpoint, new))
+        assert [health.is_healthy for _, health in checks.states()] == [True, False]
+
+
+@pytest.mark.anyio
+async def test_who_passes_a_check_has_its_breaker_closed() -> None:
+    pod = Pod()
+    async with RawUpstream(pod) as upstream, following() as (registry, checks):
+        endpoint = make_endpoint(upstream.host, upstream.port)
+        shown = snapshot_of(endpoint)
+        show(registry, checks, shown)
+        await until(checks, True)
+        (candidate,) = registry.candidates("InferencePool/default/qwen", (endpoint,))
+        breaker = candidate.upstream.breaker(PassiveHealth())
+        for _ in range(5):
+            breaker.report(breaker.acquire(), Health.FAILURE)
+        states = [breaker.state]
+        await pod.asked(len(pod.requests) + 2)
+        states.append(breaker.state)
+        assert states == [State.OPEN, State.CLOSED]
+
+
+@pytest.mark.anyio
+async def test_so_many_checks_run_at_once() -> None:
+    running = most = 0
+    release = asyncio.Event()
+    started = asyncio.Semaphore(0)
+
+    async def slow(peer: Conversation) -> None:
+        nonlocal running, most
+        await peer.request()
+        running += 1
+        most = max(most, running)
+        started.release()
+        await release.wait()
+        running -= 1
+        await peer.answer()
+
+    registry = UpstreamRegistry(make_transport=make_transport)
+    checks = HealthChecks(registry=registry, make_transport=make_transport, draw=lambda: 0.0, max_concurrent=3)
+    async with RawUpstream(slow) as upstream:
+        endpoints = [replace(make_endpoint(upstream.host, upstream.port), id=f"pod-{number}") for number in range(10)]
+        show(registry, checks, snapshot_of(*endpoints, active=replace(OFTEN, interval_seconds=3600.0)))
+        for _ in range(3):
+            await started.acquire()
+        assert checks.running == 3
+        release.set()
+        await until(checks, *[True] * 10)
+        assert most == 3
+        await checks.close()
+        registry.close()
+
+
+@pytest.mark.anyio
+async def test_closing_ends_what_is_under_way() -> None:
+    asked = asyncio.Event()
+
+    async def silent(peer: Conversation) -> None:
+        await peer.request()
+        asked.set()
+        await peer.until_closed()
+
+    async with RawUpstream(silent) as upstream:
+        async with following() as (registry, checks):
+            show(registry, checks, snapshot_of(make_endpoint(upstream.host, upstream.port)))
+            await asked.wait()
+            assert checks.running == 1
+        await upstream.wait_ended()
+        checks.follow(snapshot_of(make_endpoint(upstream.host, upstream.port)))
+        assert list(checks.states()) == []
