@@ -8,7 +8,8 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 
-from tests.k8s.kustomize import COMPONENTS, K8S, PARTS, ROOTS, build, build_over, find, of_kind
+from app.tracing.settings import read_tracing_settings
+from tests.k8s.kustomize import COMPONENTS, K8S, PARTS, ROOTS, build, build_over, find
 from tests.k8s.schemas import OLDEST, refusals
 
 every_root = pytest.mark.parametrize("root", [pytest.param(root, id=root or "k8s") for root in ROOTS])
@@ -78,12 +79,13 @@ def test_prometheus_finds_the_gateways_by_annotations_or_by_its_operator_and_nev
     assert [(each["port"], each["path"]) for each in monitor["podMetricsEndpoints"]] == [("admin", "/metrics")]
 
 
-def test_jaeger_takes_what_the_gateway_sends() -> None:
+def test_jaeger_takes_what_the_gateway_and_vllm_send() -> None:
     objects = build(K8S / "overlays/jaeger")
     (container,) = find(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
-    environment = {each["name"]: each.get("value") for each in container["env"]}
-    service = find(objects, "Service", "jaeger")
-    assert [port for port in service["spec"]["ports"] if port["port"] == 4318]
-    assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://{service['metadata']['name']}:4318"
-    assert environment["OTEL_EXPORTER_OTLP_PROTOCOL"] == "http/protobuf"
-    assert len(of_kind(objects, "Deployment")) == 2
+    settings = read_tracing_settings({each["name"]: each.get("value", "") for each in container["env"]})
+    assert settings is not None
+    assert settings.endpoint == "http://jaeger:4318/v1/traces"
+    (jaeger,) = find(objects, "Deployment", "jaeger")["spec"]["template"]["spec"]["containers"]
+    listening = {port["name"]: port["containerPort"] for port in jaeger["ports"]}
+    service = find(objects, "Service", "jaeger")["spec"]["ports"]
+    assert {port["port"]: listening[port["targetPort"]] for port in service} == {4318: 4318, 4317: 4317, 16686: 16686}
