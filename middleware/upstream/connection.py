@@ -86,10 +86,12 @@ class UpstreamConnection(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         on_closed_idle: Callable[[UpstreamConnection], None],
         activity: Activity,
+        on_lost: Callable[[UpstreamConnection], None] = lambda connection: None,
     ) -> None:
         self._loop = loop
         self._activity = activity
         self._on_closed_idle = on_closed_idle
+        self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._tls: ssl.SSLObject | None = None
         self._parts: list[bytes] = []
@@ -125,6 +127,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._first_byte_limit = 0.0
         self._idle_limit = 0.0
         self._deadline: float | None = None
+        self._silence_limit: float | None = None  # once the pod is known to be deleted
         self._last_byte_at = 0.0
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------------
@@ -167,6 +170,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
+        self._on_lost(self)
         if not self._is_busy:
             self._stop_timer()
             self._on_closed_idle(self)
@@ -304,6 +308,15 @@ class UpstreamConnection(asyncio.Protocol):
         self._unread_bytes = 0
         return data
 
+    def limit_silence(self, seconds: float) -> None:
+        """From now on the answer is broken after so long without a byte: the pod was deleted."""
+        if self._is_busy and not self.is_complete and not self.is_closed:
+            self._idle_limit = min(self._idle_limit, seconds)
+            self._silence_limit = self._first_byte_limit = self._idle_limit
+            self._written_at = max(self._written_at, self._loop.time())
+            self._last_byte_at = max(self._last_byte_at, self._written_at)
+            self._set_timer(self._loop.time() + self._idle_limit)
+
     @property
     def is_drained(self) -> bool:
         """Whether the answer is complete and all of it was read."""
@@ -397,6 +410,16 @@ class UpstreamConnection(asyncio.Protocol):
         if due - now > 0.001:
             # Never later than the idle limit, which may become the nearer one when the first byte comes.
             self._set_timer(min(due, now + self._idle_limit))
+            return
+        if self._silence_limit is not None and (self._deadline is None or now < self._deadline):
+            self._fail(
+                ConnectionBrokenError(
+                    "the pod was deleted, and nothing came any more",
+                    is_reused=False,
+                    seconds_since_write=now - self._written_at,
+                    has_answer_bytes=self._has_answer_bytes,
+                )
+            )
             return
         self._fail(httpx.ReadTimeout("the upstream took too long"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from discovery.snapshot import ActiveHealth, BackendRef, Endpoint, Membership, PassiveHealth, Snapshot
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from middleware.upstream.health_check import EndpointHealth
 
 logger = logging.getLogger(__name__)
+
+DELETED_POD_SILENCE_SECONDS = 5.0
 
 
 class Upstream:
@@ -150,6 +152,7 @@ class UpstreamRegistry:
         self._upstreams: dict[str, Upstream] = {}
         self._leaving: dict[str, Upstream] = {}  # no longer named, still with requests in flight
         self._membership: Membership | None = None  # of the newest snapshot
+        self._ended_pods: set[str] = set()
         self._candidates: dict[str, tuple[tuple[Endpoint, ...], tuple[Candidate, ...]]] = {}
 
     def __iter__(self) -> Iterator[Upstream]:
@@ -203,6 +206,20 @@ class UpstreamRegistry:
             upstream.on_idle = self._drop
             if not upstream.in_flight:
                 self._drop(upstream)
+
+    def end_streams_of(self, pods: Collection[str]) -> None:
+        """These pods (by uid, else namespace/name) were deleted: their answers end as broken after 5 s without a byte.
+
+        Model servers leave their clients hanging for minutes when they are told to stop. Safe to call again.
+        """
+        if not pods:
+            return
+        for upstream in self:
+            identity = upstream.id.rpartition("/")[0]
+            if identity and identity in pods and identity not in self._ended_pods:
+                self._ended_pods.add(identity)
+                upstream.transport.limit_silence(DELETED_POD_SILENCE_SECONDS)
+        self._ended_pods.intersection_update(pods)
 
     def _drop(self, upstream: Upstream) -> None:
         if self._leaving.pop(upstream.id, None) is not None:

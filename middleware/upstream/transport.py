@@ -119,6 +119,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         self._is_literal = _is_ip_literal(address)
         self._idle_expiry = idle_expiry_seconds
         self._idle: list[UpstreamConnection] = []
+        self._open: set[UpstreamConnection] = set()  # idle and in use
         self._sweeper: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -204,13 +205,19 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
                     async with asyncio.timeout(timeout_seconds):
                         # The TLS handshake is a part of connecting.
                         _, connection = await loop.create_connection(
-                            lambda: UpstreamConnection(loop=loop, on_closed_idle=self._forget, activity=self.activity),
+                            lambda: UpstreamConnection(
+                                loop=loop,
+                                on_closed_idle=self._forget,
+                                on_lost=self._open.discard,
+                                activity=self.activity,
+                            ),
                             address,
                             self._port,
                             ssl=self._tls,
                             server_hostname=self._server_name,
                         )
                     self._tls_trouble = ""
+                    self._open.add(connection)
                     return connection
                 except (OSError, TimeoutError) as error:
                     last_error = error
@@ -270,6 +277,11 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         if self._idle:
             next_expiry = self._idle[0].idle_since + self._idle_expiry - loop.time()
             self._sweeper = loop.call_later(max(0.05, next_expiry), self._sweep)
+
+    def limit_silence(self, seconds: float) -> None:
+        """End what runs here as broken after so long without a byte: the pod was deleted."""
+        for connection in list(self._open):
+            connection.limit_silence(seconds)
 
     @property
     def idle_connections(self) -> int:
