@@ -50,6 +50,20 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic from clic
             self.fail(str(error), param, ctx)
 
 
+class _ObjectName(click.ParamType):  # type: ignore[type-arg]
+    """An object's namespace and name, written as NAMESPACE/NAME."""
+
+    name = "namespace/name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        namespace, separator, name = str(value).partition("/")
+        if not separator or not namespace or not name or "/" in name:
+            self.fail(f"{value} is not of the form NAMESPACE/NAME", param, ctx)
+        return namespace, name
+
+
 class _Size(click.ParamType):  # type: ignore[type-arg]
     """Bytes, written as 512Mi, 1G, 1024."""
 
@@ -95,6 +109,38 @@ def _by_port(command: Command) -> Command:
     )(command)
 
 
+def _cluster(command: Command) -> Command:
+    """The options that say what of a cluster is read."""
+    for decorate in (
+        click.option(
+            "--controller-name",
+            envvar="POINTSMAN_CONTROLLER_NAME",
+            show_envvar=True,
+            help="Gateways of the cluster are ours whose GatewayClass names this controller; "
+            "else pointsman.dev/gatewayclass-controller.",
+        ),
+        click.option(
+            "--gateway",
+            metavar="NAMESPACE/NAME",
+            envvar="POINTSMAN_GATEWAY",
+            show_envvar=True,
+            type=_ObjectName(),
+            help="This Gateway of the cluster is ours, whatever its class, and no other.",
+        ),
+        click.option(
+            "--namespace",
+            "namespaces",
+            metavar="NAME",
+            multiple=True,
+            envvar="POINTSMAN_NAMESPACE",
+            show_envvar=True,
+            help="Read this namespace of the cluster only. Repeatable; without it all are read.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True})
 @click.version_option(package_name="pointsman", prog_name="pointsman")
 def cli() -> None:
@@ -138,6 +184,14 @@ def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 @cli.command()
 @_configuration
+@click.option(
+    "--kubernetes",
+    envvar="POINTSMAN_KUBERNETES",
+    show_envvar=True,
+    is_flag=True,
+    help="Follow the cluster, as the pod's service account, else by KUBECONFIG. What files have too is theirs.",
+)
+@_cluster
 @click.option("--host", envvar="POINTSMAN_HOST", show_envvar=True, default="0.0.0.0", help="Where clients connect.")
 @click.option("--port", envvar="POINTSMAN_PORT", show_envvar=True, default=8080, type=PORT, help="The data port.")
 @_by_port
@@ -184,6 +238,10 @@ def serve(
     paths: tuple[Path, ...],
     model: tuple[str, ...],
     ignore_policy: tuple[str, ...],
+    kubernetes: bool,
+    namespaces: tuple[str, ...],
+    gateway: tuple[str, str] | None,
+    controller_name: str | None,
     host: str,
     port: int,
     listen_on_gateway_ports: bool,
@@ -198,12 +256,19 @@ def serve(
     PATHS are files, or folders whose *.yaml, *.yml and *.json are read.
     """
     from app.settings import Settings
+    from discovery.scope import CONTROLLER_NAME
 
-    if not paths and not model:
-        raise _fail("nothing to serve: give manifests (files or folders), or --model NAME=URL", 2)
+    if not paths and not model and not kubernetes:
+        raise _fail("nothing to serve: give manifests (files or folders), --model NAME=URL, or --kubernetes", 2)
+    if (namespaces or gateway) and not kubernetes:
+        raise _fail("--namespace and --gateway say what of a cluster is followed: give --kubernetes", 2)
     settings = Settings(
         paths=paths,
         models=model,
+        watches_cluster=kubernetes,
+        namespaces=namespaces,
+        gateway=gateway,
+        controller_name=controller_name or CONTROLLER_NAME,
         host=host,
         port=port,
         listens_on_gateway_ports=listen_on_gateway_ports,
@@ -223,6 +288,7 @@ async def _serve(settings: Settings) -> None:
     from app.logs import LineWriter, configure_logging
     from app.memory import settle_memory
     from app.tracing.settings import TracingConfigurationError, read_tracing_settings
+    from discovery.sources.kube_access import AccessError
 
     writer = LineWriter()
     is_readable = sys.stdout.isatty()
@@ -238,12 +304,15 @@ async def _serve(settings: Settings) -> None:
                 pipeline = TracingPipeline(tracing)
         except TracingConfigurationError as error:
             raise _fail(str(error), 2) from None
-        gateway = Gateway(
-            settings,
-            writer=writer,
-            is_readable_log=is_readable,
-            tracing=None if pipeline is None else pipeline.observer,
-        )
+        try:
+            gateway = Gateway(
+                settings,
+                writer=writer,
+                is_readable_log=is_readable,
+                tracing=None if pipeline is None else pipeline.observer,
+            )
+        except AccessError as error:
+            raise _fail(str(error)) from None
         try:
             await gateway.start()
         except ConfigurationRefusedError as refused:
@@ -253,7 +322,11 @@ async def _serve(settings: Settings) -> None:
         except OSError as error:
             raise _fail(f"cannot listen: {error.strerror or error}") from None
         settle_memory()
-        await gateway.run()
+        try:
+            await gateway.run()
+        except OSError as error:
+            await gateway.close()
+            raise _fail(f"cannot listen: {error.strerror or error}") from None
     finally:
         if pipeline is not None:
             await pipeline.close()

@@ -1,4 +1,4 @@
-"""How does an edit take effect? Reads the manifests at start, follows their changes, and publishes what is good.
+"""How does an edit take effect? Reads the manifests at start, follows them and the cluster, publishes what is good.
 
 A change that an API server would not store is refused as a whole: the last good state keeps serving, the log says
 what is wrong, and the metrics say so once per new content.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from app.metrics import Metrics
@@ -17,7 +17,9 @@ from app.settings import Settings
 from discovery.changes import describe_change_in_slices
 from discovery.load import Compiled, Loaded, Loader
 from discovery.resources.problem import Problem, Severity
+from discovery.scope import Scope
 from discovery.snapshot import SnapshotStore
+from discovery.sources.kubernetes import KubernetesSource
 
 logger = logging.getLogger(__name__)
 
@@ -36,26 +38,44 @@ class ConfigurationRefusedError(Exception):
 class Configuration:
     """The manifests as they are served. ``load`` once, then ``follow`` until ``close``."""
 
-    def __init__(self, settings: Settings, *, store: SnapshotStore, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: SnapshotStore,
+        metrics: Metrics,
+        cluster: KubernetesSource | None = None,
+        on_deleted_pods: Callable[[frozenset[str]], None] = lambda pods: None,
+    ) -> None:
         self._loader = Loader(
             settings.paths,
             models=settings.models,
             ignored_policies=settings.ignored_policies,
             by_port=settings.listens_on_gateway_ports,
+            cluster=cluster,
+            scope=Scope(gateway=settings.gateway, controller_name=settings.controller_name),
         )
+        self._has_cluster = cluster is not None
+        self._on_deleted_pods = on_deleted_pods
         self._store = store
         self._metrics = metrics
         self._refused: dict[str, None] = {}  # the last fingerprints that were refused, each counted once
         self.bound_ports: frozenset[int] = frozenset()  # set where each listener has its own
         self._told: frozenset[str] = frozenset()
+        self._told_problems: tuple[Problem, ...] = ()
+        self._compiled: Compiled | None = None
         self._task: asyncio.Task[None] | None = None
 
     def load(self) -> None:
-        """Read and publish. Raises ConfigurationRefusedError; nothing is published then."""
+        """Read the files and publish. Raises ConfigurationRefusedError; nothing is published then.
+
+        With a cluster nothing is published before that is known, too: files may need its pods.
+        """
         loaded = self._loader.load()
         if loaded.is_refused:
             raise ConfigurationRefusedError(loaded.problems)
-        self._publish(loaded.compile())
+        if not self._has_cluster:
+            self._publish(loaded.compile())
 
     def follow(self) -> None:
         """From here on changes take effect, in a task that ``close`` ends."""
@@ -98,10 +118,13 @@ class Configuration:
                         logger.error("%s", problem)
                 logger.error("the new configuration is refused; the last good one keeps serving")
             return
-        current = self._store.current
-        compiled = await loaded.compile_in_slices(routing=current.routing, membership=current.membership)
-        change = await describe_change_in_slices(current, compiled)
+        before = self._store.current
+        compiled = await loaded.compile_in_slices(previous=self._compiled)
+        change = await describe_change_in_slices(before, compiled)
         self._publish(compiled)
+        self._on_deleted_pods(loaded.deleted_pods)
+        if self._store.current is before and self._has_cluster:
+            return  # most of what happens in a cluster changes nothing here
         unbound = {i.port for i in compiled.routing.listeners if i.port is not None} - self.bound_ports
         if unbound and self.bound_ports:
             logger.warning("ports are bound at start: restart to listen on %s", ", ".join(map(str, sorted(unbound))))
@@ -109,9 +132,14 @@ class Configuration:
 
     def _publish(self, compiled: Compiled) -> None:
         current = self._store.current
-        if compiled.routing is not current.routing or compiled.membership is not current.membership:
+        self._compiled = compiled
+        is_first = not self._store.is_ready
+        if is_first or compiled.routing is not current.routing or compiled.membership is not current.membership:
             self._store.publish(compiled.routing, compiled.membership)
         self._metrics.is_config_current = True
+        if compiled.problems == self._told_problems:
+            return
+        self._told_problems = compiled.problems
         told = frozenset(str(problem).removeprefix("warning: ") for problem in compiled.problems)
         for line in sorted(told - self._told):
             logger.warning("%s", line)

@@ -24,6 +24,10 @@ from app.metrics import Metrics
 from app.server import HttpServer
 from app.settings import Settings
 from discovery.snapshot import SnapshotStore
+from discovery.sources.kube_access import Access, find_access
+from discovery.sources.kube_client import KubeClient
+from discovery.sources.kubernetes import KubernetesSource
+from discovery.sources.reflector import Times
 from middleware.model_extraction import BodyMemory
 from middleware.rate_limits import RateLimiter
 from middleware.telemetry import ExchangeObserver, report_refusal
@@ -50,7 +54,11 @@ class Gateway:
         is_readable_log: bool = False,
         tracing: Tracing | None = None,
         observers: Sequence[ExchangeObserver] = (),
+        access: Access | None = None,
+        cluster_times: Times | None = None,
     ) -> None:
+        """Raises AccessError when a cluster is to be followed and there is no way to one. ``access`` and
+        ``cluster_times`` are given by tests."""
         self.settings = settings
         self.store = SnapshotStore()
         self.registry = UpstreamRegistry(make_transport=make_transport)
@@ -99,9 +107,23 @@ class Gateway:
                 rules=self.rules,
                 metrics=self.metrics,
                 is_draining=lambda: self._is_draining,
+                waiting_for=self._waiting_for,
             )
         )
-        self.configuration = Configuration(settings, store=self.store, metrics=self.metrics)
+        self._client: KubeClient | None = None
+        self.cluster: KubernetesSource | None = None
+        if settings.watches_cluster:
+            self._client = KubeClient(access if access is not None else find_access())
+            self.cluster = KubernetesSource(self._client, namespaces=settings.namespaces, times=cluster_times)
+            self.metrics.cluster = self.cluster.report
+        self.configuration = Configuration(
+            settings,
+            store=self.store,
+            metrics=self.metrics,
+            cluster=self.cluster,
+            on_deleted_pods=self.registry.end_streams_of,
+        )
+        self._opening: asyncio.Task[None] | None = None
         self.ports: list[int] = []
         self.admin_port = settings.admin_port
 
@@ -116,21 +138,41 @@ class Gateway:
         return self._data.running
 
     async def start(self) -> None:
-        """Configure and listen. Raises ConfigurationRefusedError and OSError; nothing is left open then."""
+        """Configure and listen. Raises ConfigurationRefusedError and OSError; nothing is left open then.
+
+        With a cluster only the admin port listens at first; the data port follows once the cluster is known.
+        """
         self.configuration.load()
-        routing = self.store.current.routing
-        ports = [self.settings.port]
-        if self.settings.listens_on_gateway_ports:
-            ports = sorted({listener.port for listener in routing.listeners if listener.port is not None}) or ports
         try:
             self.admin_port = await self._admin.listen(self.settings.admin_host, self.settings.admin_port)
-            self.ports = [await self._data.listen(self.settings.host, port) for port in ports]
-            if self.settings.listens_on_gateway_ports:
-                self.configuration.bound_ports = frozenset(self.ports)
+            if self.cluster is not None:
+                logger.info("asking the cluster, admin on %s:%d", self.settings.admin_host, self.admin_port)
+                self.configuration.follow()
+                self._opening = asyncio.create_task(self._open_when_known())
+                return
+            await self._open()
             self.configuration.follow()
         except BaseException:
             await self.close()
             raise
+
+    async def wait_serving(self) -> None:
+        """Until the data port listens. Raises OSError when it cannot."""
+        if self._opening is not None:
+            await asyncio.shield(self._opening)
+
+    async def _open_when_known(self) -> None:
+        await self.store.wait_ready()
+        await self._open()
+
+    async def _open(self) -> None:
+        routing = self.store.current.routing
+        ports = [self.settings.port]
+        if self.settings.listens_on_gateway_ports:
+            ports = sorted({listener.port for listener in routing.listeners if listener.port is not None}) or ports
+        self.ports = [await self._data.listen(self.settings.host, port) for port in ports]
+        if self.settings.listens_on_gateway_ports:
+            self.configuration.bound_ports = frozenset(self.ports)
         logger.info(
             "serving %d rules on %s:%s, admin on %s:%d",
             len(routing.rules),
@@ -139,6 +181,9 @@ class Gateway:
             self.settings.admin_host,
             self.admin_port,
         )
+
+    def _waiting_for(self) -> Sequence[str]:
+        return self.cluster.waiting_for() if self.cluster is not None else ()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain; a second signal cuts what is left. SIGHUP re-reads the manifests.
@@ -149,7 +194,7 @@ class Gateway:
             loop.add_signal_handler(number, signals.put_nowait, None)
         loop.add_signal_handler(signal.SIGHUP, self.configuration.reread)
         try:
-            await signals.get()
+            await self._until_signal(signals)
             draining = asyncio.create_task(self.drain())
             second = asyncio.create_task(signals.get())
             await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
@@ -164,10 +209,24 @@ class Gateway:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
+    async def _until_signal(self, signals: asyncio.Queue[None]) -> None:
+        """Raises OSError when the data port cannot be opened after all."""
+        signalled = asyncio.create_task(signals.get())
+        try:
+            if self._opening is not None:
+                await asyncio.wait({signalled, self._opening}, return_when=asyncio.FIRST_COMPLETED)
+                if self._opening.done():
+                    await self._opening
+            await signalled
+        finally:
+            signalled.cancel()
+
     async def drain(self) -> None:
         """Stop taking requests and let the running ones end, as the module's docstring says."""
         settings = self.settings
         self._is_draining = True
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
         self._data.start_draining()
         logger.info("draining: %d requests running", self.requests_running)
         await asyncio.sleep(settings.drain_grace_seconds)
@@ -182,7 +241,12 @@ class Gateway:
     async def close(self) -> None:
         """Cut what runs and free every socket, the admin port last. Safe after ``drain`` and instead of it."""
         self._is_draining = True
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait({self._opening})
         await self.configuration.close()
+        if self._client is not None:
+            await self._client.close()
         await self._data.close()
         await self.copies.close()
         await self.scraper.close()

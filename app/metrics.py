@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
 import prometheus_client
@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from app.logs import LineWriter, final_status
 from discovery.describe import describe_limits
 from discovery.snapshot import SnapshotStore
+from discovery.sources.kubernetes import KindReport
 from middleware.exchange import Exchange
 from middleware.rate_limits import RateLimiter
 from middleware.traffic_mirroring import MirrorRecord
@@ -102,6 +103,7 @@ class Metrics(Collector):
         self._timings: dict[tuple[str, str], _RuleTimings] = {}
         self._mirrors: dict[tuple[str, str, str], _MirrorCounts] = {}
         self._model_labels: set[str] = set()
+        self.cluster: Callable[[], Sequence[KindReport]] | None = None  # set where a cluster is followed
         self.prometheus = CollectorRegistry()
         self.prometheus.register(self)
 
@@ -220,6 +222,8 @@ class Metrics(Collector):
             "Whether the configuration that was read last is the one in use.",
             value=float(self.is_config_current),
         )
+        if self.cluster is not None:
+            yield from _collect_cluster(self.cluster())
         yield CounterMetricFamily(
             "pointsman_log_lines_dropped_total", "Log lines that found the buffer full.", value=self._writer.dropped
         )
@@ -323,3 +327,31 @@ class Metrics(Collector):
     def render(self) -> bytes:
         """Everything, in the text format."""
         return prometheus_client.generate_latest(self.prometheus)
+
+
+def _collect_cluster(reports: Sequence[KindReport]) -> Iterator[Metric]:
+    """How well the cluster is followed, for each kind that it has."""
+    stale = GaugeMetricFamily(
+        "pointsman_kubernetes_stale_seconds",
+        "Since the API server last said anything of a kind; about a minute at most while all is well.",
+        labels=["kind"],
+    )
+    objects = GaugeMetricFamily("pointsman_kubernetes_objects", "Objects that are kept of a kind.", labels=["kind"])
+    listed = GaugeMetricFamily(
+        "pointsman_kubernetes_listed", "Whether a kind was ever listed whole; readiness needs it.", labels=["kind"]
+    )
+    events = CounterMetricFamily("pointsman_kubernetes_events_total", "Events of watches.", labels=["kind"])
+    dropped = CounterMetricFamily(
+        "pointsman_kubernetes_unreadable_events_total", "Events and objects that could not be read.", labels=["kind"]
+    )
+    failures = CounterMetricFamily(
+        "pointsman_kubernetes_failures_total", "Lists and watches that failed.", labels=["kind"]
+    )
+    for report in reports:
+        stale.add_metric([report.kind], report.stale_seconds)
+        objects.add_metric([report.kind], report.objects)
+        listed.add_metric([report.kind], float(report.is_listed))
+        events.add_metric([report.kind], report.events)
+        dropped.add_metric([report.kind], report.dropped)
+        failures.add_metric([report.kind], report.failures)
+    yield from (stale, objects, listed, events, dropped, failures)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from discovery.scope import CONTROLLER_NAME
+
 MIB = 1024 * 1024
 
 
@@ -14,6 +16,14 @@ class Settings:
 
     paths: tuple[Path, ...] = ()
     """Manifests: files, or folders whose *.yaml, *.yml and *.json are read."""
+    watches_cluster: bool = False
+    """Follow the cluster that this process belongs to, beside the files."""
+    namespaces: tuple[str, ...] = ()
+    """What is followed of the cluster; none: all of it."""
+    gateway: tuple[str, str] | None = None
+    """Namespace and name of the one Gateway of the cluster that is ours, whatever its class."""
+    controller_name: str = CONTROLLER_NAME
+    """Else those are ours whose GatewayClass names this controller."""
     models: tuple[str, ...] = ()
     """NAME=URL[,URL…] shorthands, each one HTTPRoute rule and one Backend."""
     host: str = "0.0.0.0"  # pods are reached through their address

@@ -79,7 +79,7 @@ async def reload_gaps(folder: Path) -> list[float]:
         ticking = asyncio.create_task(tick())
         file.write_text(manifests(MODELS, rules=RULES_OF_A_ROUTE, weight=2))
         loaded = await anext(changes)
-        await loaded.compile_in_slices(routing=first.routing, membership=first.membership)
+        await loaded.compile_in_slices(previous=first)
         ticking.cancel()
         await asyncio.wait({ticking})
     return sorted(waits)

@@ -33,8 +33,8 @@ def problem_steps(routing: Routing, resources: Resources) -> Steps[list[Problem]
     return list(found.values())
 
 
-def warning_steps(
-    routing: Routing, membership: Membership, resources: Resources, *, ignored_policies: frozenset[str] = frozenset()
+def routing_warning_steps(
+    routing: Routing, resources: Resources, *, ignored_policies: frozenset[str] = frozenset()
 ) -> Steps[list[Problem]]:
     """What is served, but perhaps not as one might think."""
     found = yield from collect(
@@ -42,7 +42,6 @@ def warning_steps(
             _parents_without_gateway(resources),
             _foreign_parents(resources),
             _ignored(resources, ignored_policies),
-            _empty_pools(membership, resources),
             _idle_rules(resources),
             _framing_headers(resources),
         )
@@ -51,6 +50,11 @@ def warning_steps(
         shadowed = yield from listener.table.shadowed_steps()
         found += _shadowed(shadowed, resources)
     return list(dict.fromkeys(found))  # a rule of two listeners is told once
+
+
+def membership_warnings(membership: Membership, resources: Resources) -> list[Problem]:
+    """Pools that no pod is ready for."""
+    return list(_empty_pools(membership, resources))
 
 
 def _problems(status: ObjectStatus, condition: Condition, origins: Mapping[ObjectKey, Origin]) -> Iterator[Problem]:

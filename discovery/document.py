@@ -147,7 +147,8 @@ def _model_fields(model: Any, path: str) -> Iterator[str]:
 def _struct_fields(model: Any) -> dict[str, Any] | None:
     """The fields of the struct that a type is or holds (`X | None`, `tuple[X, ...]`); None when it holds none."""
     if isinstance(model, type) and issubclass(model, msgspec.Struct):
-        return {field.encode_name: field.type for field in msgspec.structs.fields(model)}
+        # `is_from_api` is what we note of an object, not what anybody writes in it.
+        return {field.encode_name: field.type for field in msgspec.structs.fields(model) if field.name != "is_from_api"}
     for part in get_args(model):
         found = _struct_fields(part)
         if found is not None:

@@ -1,4 +1,4 @@
-"""What do these files come to? From paths to resources, problems and both halves of a snapshot, once or per change."""
+"""What do files and a cluster come to? Resources, problems and both halves of a snapshot, once or at each change."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery.check import problem_steps, warning_steps
+from discovery.check import membership_warnings, problem_steps, routing_warning_steps
 from discovery.compile.membership import membership_steps
 from discovery.compile.routing import routing_steps
 from discovery.resources.collection import Resources
 from discovery.resources.problem import Problem, Severity
+from discovery.scope import Scope
 from discovery.slices import Steps, collector_paused, run_at_once, run_in_slices
 from discovery.snapshot import Membership, Routing
+from discovery.sources.combined import CombinedSource
 from discovery.sources.document_decoder import Progress
 from discovery.sources.files import FileSource
+from discovery.sources.kubernetes import KubernetesSource
 from discovery.sources.source import SourceState
 
 
@@ -26,6 +29,7 @@ class Compiled:
     routing: Routing
     membership: Membership
     problems: tuple[Problem, ...]
+    routing_problems: tuple[Problem, ...] = ()  # those that only change with the routing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,38 +41,48 @@ class Loaded:
     ignored_policies: frozenset[str] = frozenset()
     by_port: bool = False  # listeners are told apart by their ports too (--listen-on-gateway-ports)
     fingerprint: str = ""  # of the files' contents: the same text is the same news
+    deleted_pods: frozenset[str] = frozenset()  # identities (uid, else namespace/name) of pods that are gone
+    is_membership_only: bool = False  # nothing but pods and EndpointSlices has changed since the last state
 
     @property
     def is_refused(self) -> bool:
         """Whether there is something that an API server would not store: `serve` does not start with it."""
         return any(problem.severity is Severity.REFUSED for problem in self.problems)
 
-    def compile(self, *, routing: Routing | None = None, membership: Membership | None = None) -> Compiled:
-        """Both halves of a snapshot; given the previous ones, those are returned where nothing has changed."""
-        return run_at_once(self._compile_steps(routing, membership))
+    def compile(self, *, previous: Compiled | None = None) -> Compiled:
+        """Both halves of a snapshot; of the previous ones those are returned that have not changed."""
+        return run_at_once(self._compile_steps(previous))
 
-    async def compile_in_slices(
-        self, *, routing: Routing | None = None, membership: Membership | None = None
-    ) -> Compiled:
+    async def compile_in_slices(self, *, previous: Compiled | None = None) -> Compiled:
         """The same while the event loop goes on."""
+        if self.is_membership_only:  # pods come and go every second: nothing large is made, nothing is to be frozen
+            return await run_in_slices(self._compile_steps(previous))
         with collector_paused():
-            return await run_in_slices(self._compile_steps(routing, membership))
+            return await run_in_slices(self._compile_steps(previous))
 
-    def _compile_steps(self, routing: Routing | None, membership: Membership | None) -> Steps[Compiled]:
-        new_routing = yield from routing_steps(
-            self.resources, previous=routing, ignored_policies=self.ignored_policies, by_port=self.by_port
+    def _compile_steps(self, previous: Compiled | None) -> Steps[Compiled]:
+        routing = yield from routing_steps(
+            self.resources,
+            previous=previous.routing if previous is not None else None,
+            ignored_policies=self.ignored_policies,
+            by_port=self.by_port,
         )
-        new_membership = yield from membership_steps(self.resources, previous=membership)
-        found = yield from problem_steps(new_routing, self.resources)
-        warnings = yield from warning_steps(
-            new_routing, new_membership, self.resources, ignored_policies=self.ignored_policies
+        membership = yield from membership_steps(
+            self.resources, previous=previous.membership if previous is not None else None
         )
-        problems = sort_problems((*self.problems, *found, *warnings))
-        return Compiled(routing=new_routing, membership=new_membership, problems=problems)
+        if previous is not None and routing is previous.routing:
+            found = previous.routing_problems
+        else:
+            of_objects = yield from problem_steps(routing, self.resources)
+            warnings = yield from routing_warning_steps(routing, self.resources, ignored_policies=self.ignored_policies)
+            found = (*of_objects, *warnings)
+        problems = sort_problems((*self.problems, *found, *membership_warnings(membership, self.resources)))
+        return Compiled(routing=routing, membership=membership, problems=problems, routing_problems=found)
 
 
 class Loader:
-    """Files, folders and `--model` options as one source of what is served. ``load`` first, ``watch`` afterwards."""
+    """Files, folders, `--model` options, and perhaps a cluster, as one source of what is served. ``load`` first,
+    ``watch`` afterwards."""
 
     def __init__(
         self,
@@ -77,17 +91,22 @@ class Loader:
         models: Sequence[str] = (),
         ignored_policies: frozenset[str] = frozenset(),
         by_port: bool = False,
+        cluster: KubernetesSource | None = None,
+        scope: Scope | None = None,
     ) -> None:
-        self._source = FileSource(paths, models=models)
+        self._files = FileSource(paths, models=models)
+        self._source: FileSource | CombinedSource = self._files
+        if cluster is not None:
+            self._source = CombinedSource(self._files, cluster, scope or Scope())
         self._ignored_policies = ignored_policies
         self._by_port = by_port
 
     def load(self, *, progress: Progress | None = None) -> Loaded:
-        """Read everything now. Never raises for what is in the files."""
-        return self._loaded(self._source.read(progress=progress))
+        """Read all files now. Never raises for what is in them. A cluster is only in what ``watch`` tells."""
+        return self._loaded(self._files.read(progress=progress))
 
     async def watch(self) -> AsyncGenerator[Loaded, None]:
-        """What was read at each change of the files' contents, within a second of it; close it to stop.
+        """What was read at each change of the files' contents or of the cluster, within a second; close it to stop.
 
         It reads aside: the event loop is held for milliseconds at a time, however much there is.
         """
@@ -97,7 +116,7 @@ class Loader:
 
     def reread(self) -> None:
         """Have ``watch`` read and tell everything again, changed or not (SIGHUP)."""
-        self._source.reread()
+        self._files.reread()
 
     def _loaded(self, state: SourceState) -> Loaded:
         return Loaded(
@@ -106,6 +125,8 @@ class Loader:
             ignored_policies=self._ignored_policies,
             by_port=self._by_port,
             fingerprint=state.fingerprint,
+            deleted_pods=state.deleted_pods,
+            is_membership_only=state.is_membership_only,
         )
 
 

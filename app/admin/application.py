@@ -4,7 +4,7 @@ object."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -33,6 +33,7 @@ def build_admin(
     rules: RuleTrafficRegistry,
     metrics: Metrics,
     is_draining: Callable[[], bool],
+    waiting_for: Callable[[], Sequence[str]] = tuple,
 ) -> Starlette:
     """The admin port's ASGI application."""
 
@@ -43,7 +44,8 @@ def build_admin(
         if is_draining():
             return PlainTextResponse("draining\n", status_code=503)
         if not store.is_ready:
-            return PlainTextResponse("no configuration yet\n", status_code=503)
+            reasons = "".join(f"{reason}\n" for reason in waiting_for())
+            return PlainTextResponse(f"no configuration yet\n{reasons}", status_code=503)
         return PlainTextResponse("ok\n")
 
     async def show_metrics(request: Request) -> Response:

@@ -123,7 +123,7 @@ def attach(route: Route, plans: list[ListenerPlan], index: Index) -> RouteAttach
         _attach_without_parents(route, plans, index, result)
         return result
     for ref in refs:
-        result.parents.append((_parent_name(route, ref), _attach_by(ref, route, plans, index, result)))
+        result.parents.append((parent_name(ref, route.namespace), _attach_by(ref, route, plans, index, result)))
     return result
 
 
@@ -205,10 +205,11 @@ def _is_named(listener: GatewayListener, ref: ParentReference) -> bool:
     return ref.section_name in (None, "", listener.name) and ref.port in (None, listener.port)
 
 
-def _parent_name(route: Route, ref: ParentReference) -> str:
+def parent_name(ref: ParentReference, namespace: str) -> str:
+    """What a parentRef of a route in ``namespace`` names: "namespace/gateway[/listener][:port]"."""
     section = f"/{ref.section_name}" if ref.section_name else ""
     port = f":{ref.port}" if ref.port else ""
-    return f"{ref.namespace or route.namespace}/{ref.name}{section}{port}"
+    return f"{ref.namespace or namespace}/{ref.name}{section}{port}"
 
 
 def _accepted(route: Route) -> Condition:

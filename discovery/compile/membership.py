@@ -125,7 +125,7 @@ class _Compiler:
             number = _target_port(port, pod)
             if pod.is_ready and pod.status.pod_ip and number is not None:
                 yield self._pod_endpoint(pod.path, pod.metadata.uid, pod.status.pod_ip, number)
-        if not selected:
+        if not selected and not service.is_from_api:
             is_headless = service.spec.cluster_ip == "None" and isinstance(port.target_port, int)
             number = port.target_port if is_headless and isinstance(port.target_port, int) else port.port
             yield self._endpoint(f"{service.name}.{service.namespace}.svc.cluster.local", number)

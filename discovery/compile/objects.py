@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from discovery.compile.attachment import parent_name
 from discovery.compile.index import Index
 from discovery.compile.references import ai_service_backend_fault, backend_fault
+from discovery.resources.collection import LeftOut
 from discovery.resources.inference import AdapterMap, InferencePool
 from discovery.resources.meta import ObjectKey, Resource, age_of
 from discovery.status import Cause, Condition, ObjectStatus
@@ -32,6 +34,29 @@ def object_statuses(
         condition = _false(ai_backend, "Accepted", *fault) if fault else _true(ai_backend, "Accepted")
         yield _status(ai_backend, condition)
     yield from _adapter_map_statuses(index)
+
+
+def left_out_statuses(left_out: Iterable[LeftOut]) -> Iterator[ObjectStatus]:
+    """Objects that an API server stored and that we cannot use: said at each parent of a route, else once."""
+    for lost in left_out:
+        condition = Condition(
+            type="Accepted",
+            status="False",
+            reason="UnsupportedValue" if lost.parents else "Invalid",
+            message=f"left out: {lost.message}",
+            observed_generation=lost.generation,
+        )
+        key = lost.key
+        parents: list[str | None] = [parent_name(ref, key.namespace) for ref in lost.parents]
+        for parent in parents or [None]:
+            yield ObjectStatus(
+                group=key.group,
+                kind=key.kind,
+                namespace=key.namespace,
+                name=key.name,
+                parent=parent,
+                conditions=(condition,),
+            )
 
 
 def _adapter_map_statuses(index: Index) -> Iterator[ObjectStatus]:

@@ -9,9 +9,10 @@ from discovery.compile.upstream_tls import tls_fault
 from discovery.resources.core import Service
 from discovery.resources.envoy_ai_gateway import AIBackendReference, AIGatewayRoute, AIServiceBackend
 from discovery.resources.envoy_gateway import Backend as BackendResource
+from discovery.resources.envoy_gateway import BackendEndpoint
 from discovery.resources.gateway_api import BackendReference
 from discovery.resources.inference import InferencePool
-from discovery.resources.meta import ENVOY_AI_GATEWAY, ENVOY_GATEWAY, is_ip_address
+from discovery.resources.meta import ENVOY_AI_GATEWAY, ENVOY_GATEWAY, is_internal_address, is_ip_address
 from discovery.snapshot import Backend
 
 PASS_THROUGH_SCHEMAS = frozenset({"OpenAI", "Anthropic", "Cohere"})
@@ -76,11 +77,22 @@ def backend_fault(backend: BackendResource, index: Index) -> tuple[str, str] | N
             return "UnsupportedValue", "port 0 cannot be connected to"
         if endpoint.ip is not None and not is_ip_address(endpoint.ip.address):
             return "UnsupportedValue", f"{endpoint.ip.address} is not an IP address"
+        if backend.is_from_api and address is not None and is_internal_address(_host_of(endpoint)):
+            message = (
+                f"{_host_of(endpoint)} leads into the gateway's own pod or node, where objects of a cluster must not"
+            )
+            return "UnsupportedValue", message
         if endpoint.fqdn is not None and endpoint.fqdn.hostname.rpartition(".")[2].isdigit():
             return "UnsupportedValue", f"{endpoint.fqdn.hostname} is not a host name: give IP addresses as ip"
     if not spec.endpoints:
         return "UnsupportedValue", "it has no endpoints"
     return None
+
+
+def _host_of(endpoint: BackendEndpoint) -> str:
+    if endpoint.ip is not None:
+        return endpoint.ip.address
+    return endpoint.fqdn.hostname if endpoint.fqdn is not None else ""
 
 
 def ai_service_backend_fault(backend: AIServiceBackend, index: Index) -> tuple[str, str] | None:

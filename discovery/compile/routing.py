@@ -13,10 +13,10 @@ from discovery.compile.attachment import ListenerPlan, RouteAttachments, attach,
 from discovery.compile.index import Index, Route
 from discovery.compile.listener_status import listener_statuses
 from discovery.compile.model_rewrites import ModelRewriting
-from discovery.compile.objects import object_statuses
+from discovery.compile.objects import left_out_statuses, object_statuses
 from discovery.compile.policies import Policies
 from discovery.compile.rules import CompiledRule, compile_rule
-from discovery.resources.collection import Resources
+from discovery.resources.collection import LeftOut, Resources
 from discovery.resources.envoy_ai_gateway import AIRouteRule
 from discovery.resources.gateway_api import RouteRule
 from discovery.resources.inference import InferencePool
@@ -52,7 +52,7 @@ def routing_steps(
     by_port: bool = False,
 ) -> Steps[Routing]:
     """``compile_routing`` in steps."""
-    inputs = _Inputs(resources.routing_inputs(), ignored_policies, by_port)
+    inputs = _Inputs(resources.routing_inputs(), ignored_policies, by_port, resources.left_out)
     if previous is not None and isinstance(previous.inputs, _Inputs):
         if (yield from _are_same(previous.inputs, inputs)):
             return previous
@@ -65,12 +65,15 @@ class _Inputs(NamedTuple):
     resources: tuple[tuple[Resource, ...], ...]
     ignored_policies: frozenset[str]
     by_port: bool
+    left_out: tuple[LeftOut, ...]
 
 
 def _are_same(one: _Inputs, other: _Inputs) -> Steps[bool]:
     if one[1:] != other[1:] or [len(group) for group in one.resources] != [len(group) for group in other.resources]:
         return False
     for mine, its in zip(one.resources, other.resources, strict=True):
+        if mine is its:
+            continue
         for a, b in zip(mine, its, strict=True):
             if a is not b and a != b:
                 return False
@@ -204,6 +207,7 @@ class _Compiler:
             yield from _route_statuses(state)
         yield from object_statuses(self._index, _used_pools(states))
         yield from self._rewriting.statuses()
+        yield from left_out_statuses(self._resources.left_out)
         yield from self._policies.statuses()
 
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from discovery.resources.core import CertificateMap, EndpointSlice, Namespace, Pod, Service
 from discovery.resources.envoy_ai_gateway import AIGatewayRoute, AIServiceBackend
 from discovery.resources.envoy_gateway import Backend, BackendTrafficPolicy, ClientTrafficPolicy
-from discovery.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
+from discovery.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ParentReference, ReferenceGrant
 from discovery.resources.inference import AdapterMap, InferenceModel, InferenceModelRewrite, InferencePool
 from discovery.resources.meta import ObjectKey, Resource, UnimplementedPolicy
 from discovery.slices import Steps
@@ -21,6 +21,16 @@ class Origin:
 
     file: str
     line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """An object that an API server stored and that we cannot use: the others are served without it."""
+
+    key: ObjectKey
+    generation: int | None
+    message: str  # the first field that is wrong, and what is wrong with it
+    parents: tuple[ParentReference, ...] = ()  # of a route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +57,7 @@ class Resources:
     # These change with every pod that comes and goes; routing does not look at them.
     pods: tuple[Pod, ...] = ()
     endpoint_slices: tuple[EndpointSlice, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()  # from an API server only; a file with such an object is refused whole
     origins: Mapping[ObjectKey, Origin] = field(default_factory=lambda: MappingProxyType({}), compare=False)
 
     @property

@@ -46,6 +46,11 @@ class Pod(Resource, frozen=True, kw_only=True):
     status: PodStatus = PodStatus()
 
     @property
+    def identity(self) -> str:
+        """What makes it this pod and not another of its name: the uid, which Pods written by hand lack."""
+        return self.metadata.uid or self.path
+
+    @property
     def is_ready(self) -> bool:
         """Ready, running and not terminating. Without conditions (a Pod written by hand) it counts as ready."""
         if self.metadata.deletion_timestamp is not None or self.status.phase in ("Succeeded", "Failed"):
@@ -81,6 +86,7 @@ class Service(Resource, frozen=True, kw_only=True):
     """v1 Service."""
 
     spec: ServiceSpec = ServiceSpec()
+    is_from_api: bool = False  # its EndpointSlices are known; there is no need to guess by name
 
 
 class EndpointConditions(Model, frozen=True, kw_only=True):

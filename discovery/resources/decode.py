@@ -87,6 +87,13 @@ def decode_document(text: str) -> Decoded:
     return decoded
 
 
+def decode_object(data: Any) -> Decoded:
+    """What one object of plain data comes to, such as an API server gives it: no file, no lines."""
+    decoded = Decoded()
+    _ObjectDecoder(data, Document(data=data, line=0), (), decoded).decode()
+    return decoded
+
+
 def _unpack(data: Any, path: FieldPath) -> Iterator[tuple[Any, FieldPath]]:
     """The objects of a `kind: List`, and of lists in it; anything else is one object."""
     is_list = isinstance(data, dict) and str(data.get("kind", "")).endswith("List") and "items" in data

@@ -64,6 +64,8 @@ class BackendSpec(Model, frozen=True, kw_only=True):
 
 class Backend(Resource, frozen=True, kw_only=True):
     spec: BackendSpec = BackendSpec()
+    # Whoever may write to a namespace wrote it, and not who runs the gateway: it must not lead into the gateway's pod.
+    is_from_api: bool = False
 
 
 class ClientConnection(Model, frozen=True, kw_only=True):

@@ -160,6 +160,33 @@ def is_ip_address(text: str) -> bool:
     return "%" not in text
 
 
+# What clouds answer their metadata and credentials at, beside the link-local 169.254.169.254.
+_METADATA_ADDRESSES = frozenset(
+    ipaddress.ip_address(address) for address in ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16")
+)
+_METADATA_NAMES = ("localhost", "metadata", "metadata.google.internal", "instance-data")
+
+
+def is_internal_address(host: str) -> bool:
+    """Whether an address or a name leads into our own pod or node, or to a cloud's metadata: loopback, link-local,
+    unspecified, multicast. An IPv4 address inside of an IPv6 one counts as itself."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        name = host.lower().rstrip(".")
+        return name in _METADATA_NAMES or name.endswith((".localhost", ".metadata.google.internal"))
+    if isinstance(address, ipaddress.IPv6Address):
+        inside = address.ipv4_mapped or address.sixtofour
+        if inside is None and address in _NAT64:
+            inside = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        address = inside or address
+    is_special = address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
+    return is_special or address in _METADATA_ADDRESSES
+
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
 def parse_time(text: str) -> int:
     """Unix seconds of an RFC 3339 time. Raises ValueError."""
     moment = datetime.fromisoformat(text.replace("Z", "+00:00"))

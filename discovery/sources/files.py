@@ -47,8 +47,11 @@ class FileSource:
         self._clock = clock
         self._blank_since: dict[str, float] = {}  # files that are empty, and since when
         self._decoder = DocumentDecoder()
+        self.last: SourceState | None = None  # the last state that was not refused
         self._fingerprint: str | None = None  # of the state that was told last
         self._count = 0  # objects of the last state that was not refused
+        self._pods: frozenset[str] = frozenset()  # of the last state that was not refused
+        self._deleted: frozenset[str] = frozenset()
         self._reread = asyncio.Event()
 
     def read(self, *, progress: Progress | None = None) -> SourceState:
@@ -126,4 +129,15 @@ class FileSource:
             problems = (*problems, Problem(severity=Severity.REFUSED, message=message, file=where))
         elif not is_refused:
             self._count = count
-        return SourceState(resources=state.resources, problems=problems, fingerprint=contents.fingerprint)
+            pods = frozenset(pod.identity for pod in state.resources.pods)
+            self._deleted = (self._deleted | self._pods) - pods if self._pods or self._deleted else frozenset()
+            self._pods = pods
+        told = SourceState(
+            resources=state.resources,
+            problems=problems,
+            fingerprint=contents.fingerprint,
+            deleted_pods=self._deleted,
+        )
+        if not any(problem.severity is Severity.REFUSED for problem in problems):
+            self.last = told
+        return told

@@ -17,6 +17,8 @@ class SourceState:
     resources: Resources
     problems: tuple[Problem, ...] = ()
     fingerprint: str = ""  # equal ones mean that nothing has changed; "" where the source knows no such thing
+    deleted_pods: frozenset[str] = frozenset()  # identities (uid, else namespace/name) of pods that are gone
+    is_membership_only: bool = False  # nothing but pods and EndpointSlices has changed since the last state
 
 
 class Source(Protocol):

@@ -58,7 +58,7 @@ BEFORE = ROUTE % ("r", "a", 1) + backend("a", 1, 2)
 )
 async def test_a_change_is_one_line(load_text: LoadText, text: str, expected: str) -> None:
     before = load_text.compiled(BEFORE)
-    after = load_text(text).compile(routing=before.routing, membership=before.membership)
+    after = load_text(text).compile(previous=before)
     assert describe_change(before, after) == expected
     assert await describe_change_in_slices(before, after) == expected
 

@@ -52,9 +52,7 @@ def test_only_what_is_refused_keeps_serve_from_starting(load_text: LoadText) -> 
 
 def test_what_has_not_changed_stays_the_same_object(load_text: LoadText) -> None:
     first = load_text(TEXT.partition("---")[0]).compile()
-    again = load_text("# moved\n" + TEXT.partition("---")[0]).compile(
-        routing=first.routing, membership=first.membership
-    )
+    again = load_text("# moved\n" + TEXT.partition("---")[0]).compile(previous=first)
     assert again.routing is first.routing
     assert again.membership is first.membership
 

@@ -17,6 +17,8 @@ from app.logs import LineWriter
 from app.settings import Settings
 from app.tracing.spans import Tracing
 from middleware.exchange import Exchange
+from tests.support.clusters import QUICK, pod_access
+from tests.support.kube_api import KubeApi
 
 
 class FinishedExchanges:
@@ -87,8 +89,11 @@ async def running_gateway(
     folder: Path,
     configure: Callable[[Settings], Settings] = lambda settings: settings,
     tracing: Tracing | None = None,
+    cluster: KubeApi | None = None,
+    is_awaited: bool = True,
 ) -> AsyncIterator[RunningGateway]:
-    """Run a gateway over ``manifests`` (YAML), written to ``folder``, on free ports of 127.0.0.1."""
+    """Run a gateway over ``manifests`` (YAML), written to ``folder``, on free ports of 127.0.0.1; and over a cluster,
+    whose first state is waited for unless ``is_awaited`` is False."""
     paths: tuple[Path, ...] = ()
     if manifests:
         path = folder / "manifests.yaml"
@@ -101,9 +106,21 @@ async def running_gateway(
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     writer = LineWriter(file_descriptor=descriptor)
     finished = FinishedExchanges()
-    gateway = Gateway(configure(settings), writer=writer, tracing=tracing, observers=[finished])
+    if cluster is not None:
+        settings = replace(settings, watches_cluster=True)
+    gateway = Gateway(
+        configure(settings),
+        writer=writer,
+        tracing=tracing,
+        observers=[finished],
+        access=pod_access(cluster, folder) if cluster is not None else None,
+        cluster_times=QUICK,
+    )
     try:
         await gateway.start()
+        if is_awaited:
+            async with asyncio.timeout(20):
+                await gateway.wait_serving()
         yield RunningGateway(gateway, finished, log, writer)
     finally:
         await gateway.close()

@@ -1,0 +1,448 @@
+"""What does the cluster hold of one kind, in one place? A list, and a watch from where the list ended, for ever.
+
+What client-go's reflector does, for a server that fails in every way: the state of the last complete list and of the
+events since then serves until something newer is known. A watch that ends goes on from its last resourceVersion; one
+that the server cannot go on with (410) starts over with a list. Watches end after some minutes, on both sides, because
+a connection can be dead, and a server restored from a backup silent, without a sign; after some of them the kind is
+listed anew, which heals whatever was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import NoReturn
+
+import msgspec
+
+from discovery.slices import Steps, run_in_slices
+from discovery.sources.backoff import Backoff
+from discovery.sources.kube_client import KubeClient, KubeError, read_error_event
+from discovery.sources.kube_kinds import WatchedKind
+from discovery.sources.kube_objects import Peek, StoredObject, UnreadableError, peek, read_object
+from discovery.sources.watch_lines import LineBuffer, LineTooLongError
+
+logger = logging.getLogger(__name__)
+
+PAGE = 500  # objects of a list's page
+ObjectId = tuple[str, str]  # namespace, name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How long a reflector waits for what, in seconds."""
+
+    watch_least: float = 240.0
+    watch_most: float = 360.0
+    watch_grace: float = 15.0  # what our own deadline comes after the server's
+    relist: float = 600.0  # a list is due at the end of a watch, when the last one is older
+    short_watch: float = 1.0  # one that ends sooner, without an event, is a failure
+    missing_least: float = 0.5  # a CRD that is not there: when to look again, at first and in the end
+    missing_most: float = 30.0
+    missing_grace: float = 60.0  # what was there stays for so long when the API says that its kind is unknown
+    forbidden: float = 60.0  # permissions are given by hand
+    backoff_first: float = 0.8
+    backoff_most: float = 30.0
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _ListMetadata(msgspec.Struct):
+    resourceVersion: str = ""  # as the API has it
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _List(msgspec.Struct):
+    metadata: _ListMetadata = msgspec.field(default_factory=_ListMetadata)
+    items: list[msgspec.Raw] | None = None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_list = msgspec.json.Decoder(_List).decode
+
+
+class Reflector:
+    """One kind, in one namespace or in all, with a label selector. ``objects`` is its last known state.
+
+    ``on_change`` is called after each change of a resource or of what is wrong with one, and with what was deleted;
+    ``on_status`` after a change of nothing but a status.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        kind: WatchedKind,
+        *,
+        namespace: str | None = None,
+        selector: str = "",
+        wants: Callable[[StoredObject], bool] = lambda stored: True,
+        on_change: Callable[[], None],
+        on_status: Callable[[], None] = lambda: None,
+        on_deleted: Callable[[StoredObject], None] = lambda stored: None,
+        is_optional: Callable[[], bool] = lambda: False,
+        times: Times | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.kind = kind
+        self.namespace = namespace
+        self.selector = selector
+        self.wants = wants
+        self.objects: dict[ObjectId, StoredObject] = {}
+        self.is_listed = False  # whether there was ever a whole list, or the word that the kind is not there
+        self.is_missing = False  # no such kind in this cluster
+        self.is_forbidden = False
+        self.problem = ""  # why it is not up to date; "" while it is
+        self.synced_at: float | None = None  # when the server last said anything
+        self.started_at = clock()
+        self.failures = 0
+        self.events = 0
+        self.dropped = 0  # events that could not be read
+        self.api_version = kind.versions[0]
+        self._client = client
+        self._on_change = on_change
+        self._on_status = on_status
+        self._on_deleted = on_deleted
+        self._is_optional = is_optional
+        self._times = times or Times()
+        self._clock = clock
+        self._sleep = sleep
+        self._draw = draw
+        self._backoff = self._make_backoff(self._times.backoff_first, self._times.backoff_most)
+        self._missing_backoff = self._make_backoff(self._times.missing_least, self._times.missing_most)
+        self._version: str | None = None  # where to watch from; None: list first
+        self._listed_version = ""
+        self._listed_at = 0.0
+        self._missing_since: float | None = None
+        self._expired_at = -math.inf
+        self._told_problem = ""
+
+    @property
+    def where(self) -> str:
+        """Such as "pods in default with app=qwen", for logs."""
+        place = f" in {self.namespace}" if self.namespace else ""
+        return f"{self.kind.name}{place}" + (f" with {self.selector}" if self.selector else "")
+
+    def is_up_to_date(self) -> bool:
+        """Whether a watch is open, or the kind known to be missing."""
+        return self.is_listed and not self.problem
+
+    async def run(self) -> NoReturn:
+        """Follow the kind until cancelled. Raises nothing else."""
+        while True:
+            delay = 0.0
+            try:
+                if self._version is None:
+                    await self._list()
+                await self._watch()
+            except KubeError as error:
+                delay = self._after(error)
+            except Exception:  # a defect must not end the following of a kind for good
+                logger.exception("following %s failed; listing again", self.where)
+                self._version = None
+                self._note_problem("a defect, see the log")
+                delay = self._backoff.next()
+            if delay:
+                await self._sleep(delay)
+
+    # -- listing ------------------------------------------------------------------------------------------------------
+
+    async def _list(self) -> None:
+        """Replace the whole state by what the server holds. Without a resourceVersion the answer is consistent."""
+        pages: list[_List] = []
+        token = ""
+        while True:
+            query = {"limit": str(PAGE)}
+            if self.selector:
+                query["labelSelector"] = self.selector
+            if token:
+                query["continue"] = token
+            try:
+                body = await self._client.request("GET", self._path(), query=query)
+            except KubeError as error:
+                if error.status == 410 and token:  # the list took too long: all at once, in one page
+                    body = await self._client.request("GET", self._path(), query=self._selector_query())
+                    pages.clear()
+                else:
+                    raise
+            try:
+                page = _decode_list(body)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                raise KubeError("the answer to a list is no list") from None
+            if not page.metadata.resourceVersion:
+                raise KubeError("the answer to a list has no resourceVersion")
+            pages.append(page)
+            token = page.metadata.continue_
+            if not token:
+                break
+        version = pages[-1].metadata.resourceVersion
+        has_changed = await run_in_slices(self._replace(pages, is_older=_is_older(version, self._listed_version)))
+        self._version = self._listed_version = version
+        self._listed_at = self.synced_at = self._clock()
+        self._missing_since = None
+        was_listed, self.is_listed = self.is_listed, True
+        was_missing, self.is_missing = self.is_missing, False
+        self.is_forbidden = False
+        self._missing_backoff.reset()
+        self._solve_problem()
+        if has_changed or not was_listed or was_missing:
+            self._on_change()
+
+    def _replace(self, pages: list[_List], *, is_older: bool) -> Steps[bool]:
+        """Take over a list: what it lacks is gone. ``is_older``: the server went back in time, nothing is known."""
+        found: dict[ObjectId, StoredObject] = {}
+        has_changed = False
+        for page in pages:
+            for item in page.items or ():
+                try:
+                    seen = peek(item)
+                    key = (seen.namespace, seen.name)
+                    known = self.objects.get(key)
+                    if known is not None and not is_older and _is_same(known, seen):
+                        found[key] = known
+                        continue
+                    stored = self._keep(known, read_object(item, self.kind, self.api_version))
+                except UnreadableError as error:
+                    self._drop(error)
+                    continue
+                yield
+                if self.wants(stored):
+                    found[key] = stored
+                    has_changed = has_changed or known is None or _differs(known, stored)
+        for key in self.objects.keys() - found.keys():
+            self._on_deleted(self.objects[key])
+            has_changed = True
+        self.objects = found
+        return has_changed
+
+    # -- watching -----------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Take over events until the watch ends. Raises KubeError, with the version kept or forgotten."""
+        assert self._version is not None
+        times = self._times
+        seconds = times.watch_least + (times.watch_most - times.watch_least) * self._draw()
+        query = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(max(1, round(seconds))),
+            **self._selector_query(),
+        }
+        started, events = self._clock(), self.events
+        try:
+            async with asyncio.timeout(seconds + times.watch_grace):
+                async with self._client.stream(self._path(), query) as chunks:
+                    self._solve_problem()
+                    self.synced_at = self._clock()
+                    async with aclosing(chunks) as body:
+                        lines = LineBuffer()
+                        async for chunk in body:
+                            for line in lines.feed(chunk):
+                                self._take(line)
+        except LineTooLongError as error:
+            self._version = None
+            raise KubeError(str(error)) from None
+        except TimeoutError:
+            pass  # our own deadline: the server should have ended it before
+        except KubeError as error:
+            self._forget_version(error)
+            raise
+        now = self._clock()
+        if now - self._listed_at >= times.relist:
+            self._version = None
+        if now - started < times.short_watch and self.events == events:
+            raise KubeError("a watch ended at once, without an event")
+
+    def _forget_version(self, error: KubeError) -> None:
+        """Which failures of a watch mean that it cannot go on from where it was."""
+        can_go_on = error.status in (0, 401, 403, 429, 503)
+        if not can_go_on:
+            self._version = None
+
+    def _take(self, line: bytes) -> None:
+        """One event. Raises KubeError for an ERROR event."""
+        try:
+            event = _decode_event(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self._drop(UnreadableError("a line that is no event"))
+            return
+        self.events += 1
+        match event.type:
+            case "ADDED" | "MODIFIED":
+                self._put(event.object)
+            case "DELETED":
+                self._remove(event.object)
+            case "BOOKMARK":
+                self._bookmark(event.object)
+            case "ERROR":
+                raise read_error_event(event.object)
+            case _:
+                self._drop(UnreadableError(f"an event of the unknown type {event.type[:40]}"))
+        self.synced_at = self._clock()
+
+    def _put(self, data: msgspec.Raw) -> None:
+        try:
+            seen = peek(data)
+            key = (seen.namespace, seen.name)
+            known = self.objects.get(key)
+            if known is not None and _is_same(known, seen):
+                return
+            stored = self._keep(known, read_object(data, self.kind, self.api_version))
+        except UnreadableError as error:
+            self._drop(error)
+            return
+        self._move_on(seen)
+        if known is not None and known.uid != stored.uid:
+            self._on_deleted(known)  # one of the same name in its place, as StatefulSets make them
+        if not self.wants(stored):
+            if self.objects.pop(key, None) is not None:
+                self._on_change()
+            return
+        self.objects[key] = stored
+        if known is None or _differs(known, stored):
+            self._on_change()
+        elif known.status != stored.status:
+            self._on_status()
+
+    def _remove(self, data: msgspec.Raw) -> None:
+        try:
+            seen = peek(data)
+        except UnreadableError as error:
+            self._drop(error)
+            return
+        self._move_on(seen)
+        known = self.objects.get((seen.namespace, seen.name))
+        if known is None or (seen.uid and known.uid != seen.uid):
+            return
+        del self.objects[seen.namespace, seen.name]
+        # Without the mark of a deletion it has only left the selector.
+        if seen.deletionTimestamp is not None or known.is_terminating or not self.selector:
+            self._on_deleted(known)
+        self._on_change()
+
+    def _bookmark(self, data: msgspec.Raw) -> None:
+        try:
+            version = msgspec.json.decode(data, type=_List).metadata.resourceVersion
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            version = ""
+        if version:
+            self._version = version
+
+    def _move_on(self, seen: Peek) -> None:
+        if seen.resourceVersion:
+            self._version = seen.resourceVersion
+
+    @staticmethod
+    def _keep(known: StoredObject | None, stored: StoredObject) -> StoredObject:
+        """The object with the resource that we had, where that is the same: what is made of it stays the same, too."""
+        if known is not None and known.resource is not None and known.resource == stored.resource:
+            return msgspec.structs.replace(stored, resource=known.resource)
+        return stored
+
+    # -- failing ------------------------------------------------------------------------------------------------------
+
+    def _after(self, error: KubeError) -> float:
+        """Take a failure in; the result is how long to wait."""
+        self.failures += 1
+        if error.status == 404 and not error.is_api:
+            return self._after_missing()
+        self._missing_since = None
+        if error.status == 410:
+            # At once, since it happens to every watch after a restart of the server; but not again and again.
+            self._version = None
+            now = self._clock()
+            is_first, self._expired_at = now - self._expired_at > self._times.backoff_most, now
+            return 0.0 if is_first else self._backoff.next(error.retry_after)
+        message = error.message
+        if error.status == 403:
+            if not self.is_forbidden:
+                self.is_forbidden = True
+                self._on_change()  # whoever waits may have to do without
+            verb = "watch" if self._version is not None else "list"
+            hint = "" if self.namespace or not self.kind.is_namespaced else "; --namespace asks for less"
+            message = f"the service account must be allowed to {verb} {self.where} ({error.message}){hint}"
+        self._note_problem(message)
+        if error.status == 403:
+            # Soon at first: at an installation the Role may come some seconds after us.
+            pause = self._backoff.next()
+            return pause if pause < self._times.backoff_most else self._times.forbidden * (1.0 + self._draw())
+        return self._backoff.next(error.retry_after)
+
+    def _after_missing(self) -> float:
+        """No such kind: the CRD is not installed, or in another version, or was deleted, or its API is being moved."""
+        self._version = None
+        now = self._clock()
+        self._missing_since = now if self._missing_since is None else self._missing_since
+        versions = self.kind.versions
+        number = versions.index(self.api_version) + 1
+        self.api_version = versions[number % len(versions)]
+        if number < len(versions):
+            return 0.001  # the next version at once
+        is_old = now - self._missing_since >= self._times.missing_grace
+        if self.is_missing or (self.objects and not is_old):
+            return self._missing_backoff.next()
+        if not self.is_listed and now - self._missing_since < self._times.missing_least:
+            return self._times.missing_least  # asked twice: a server that starts may not know all its kinds yet
+        for stored in self.objects.values():
+            self._on_deleted(stored)
+        self.objects.clear()
+        self.is_listed = self.is_missing = True
+        self.synced_at = now
+        self._solve_problem()
+        self._on_change()
+        return self._missing_backoff.next()
+
+    def _note_problem(self, problem: str) -> None:
+        self.problem = problem
+        if problem != self._told_problem:
+            self._told_problem = problem
+            level = logging.INFO if self.is_forbidden and self._is_optional() else logging.WARNING
+            logger.log(level, "%s: %s%s", self.where, problem, "; the last state is used" if self.is_listed else "")
+
+    def _solve_problem(self) -> None:
+        if self.problem:
+            logger.info("%s: up to date again", self.where)
+        self.problem = self._told_problem = ""
+
+    def _drop(self, error: UnreadableError) -> None:
+        self.dropped += 1
+        logger.warning("%s: %s, ignored", self.where, error)
+
+    def _path(self) -> str:
+        return self.kind.path(self.api_version, self.namespace)
+
+    def _selector_query(self) -> dict[str, str]:
+        return {"labelSelector": self.selector} if self.selector else {}
+
+    def _make_backoff(self, first: float, most: float) -> Backoff:
+        return Backoff(first=first, most=most, clock=self._clock, draw=self._draw)
+
+
+def _is_same(known: StoredObject, seen: Peek) -> bool:
+    return known.uid == seen.uid and known.version == seen.resourceVersion and known.version != ""
+
+
+def _differs(one: StoredObject, other: StoredObject) -> bool:
+    """Whether anything but the status and the resourceVersion differs."""
+    return (
+        one.resource is not other.resource
+        or one.uid != other.uid
+        or one.problems != other.problems
+        or one.left_out != other.left_out
+    )
+
+
+def _is_older(version: str, than: str) -> bool:
+    """Whether a list comes from a time before an earlier list. Versions are opaque, but for this question."""
+    return version.isdigit() and than.isdigit() and int(version) < int(than)
