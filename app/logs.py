@@ -145,6 +145,7 @@ def access_record(exchange: Exchange) -> dict[str, Any]:
         "host": exchange.host.decode("latin-1"),
         "path": exchange.raw_path.decode("latin-1"),
         "model": exchange.model,
+        "upstream_model": exchange.attempts[-1].model if exchange.attempts else None,
         "route": rule.route if rule is not None else None,
         "rule": rule.name if rule is not None else None,
         "backend": pick.backend_ref.name if pick is not None else None,

@@ -20,6 +20,7 @@ from middleware.rate_limits import RateLimiter
 from middleware.traffic_mirroring import MirrorRecord
 from middleware.upstream.breaker import State
 from middleware.upstream.health_check import HealthChecks
+from middleware.upstream.outcome import Attempt
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
 
@@ -100,6 +101,7 @@ class Metrics(Collector):
         self.is_config_current = False
         self._requests: dict[tuple[str, str, str, str, int, str], int] = {}
         self._attempts: dict[tuple[str, str, str, str], int] = {}
+        self._rewritten: dict[tuple[str, str, str, str, str, str], int] = {}
         self._timings: dict[tuple[str, str], _RuleTimings] = {}
         self._mirrors: dict[tuple[str, str, str], _MirrorCounts] = {}
         self._model_labels: set[str] = set()
@@ -123,6 +125,8 @@ class Metrics(Collector):
         for attempt in attempts:
             attempt_key = (route, name, attempt.pick.backend_ref.name, attempt.outcome.value)
             self._attempts[attempt_key] = self._attempts.get(attempt_key, 0) + 1
+            if attempt.model is not None:
+                self._count_rewritten(route, name, exchange, attempt)
         timings = self._timings.get((route, name))
         if timings is None:
             timings = self._timings[route, name] = _RuleTimings([route, name])
@@ -130,6 +134,12 @@ class Metrics(Collector):
             timings.duration.observe(exchange.ended_at - exchange.started_at)
         if exchange.first_byte_at is not None:
             timings.first_byte.observe(exchange.first_byte_at - exchange.started_at)
+
+    def _count_rewritten(self, route: str, rule: str, exchange: Exchange, attempt: Attempt) -> None:
+        backend, code = attempt.pick.backend_ref.name, "" if attempt.status is None else str(attempt.status)
+        models = (self._model_label(exchange.model), self._model_label(attempt.model))
+        key = (route, rule, backend, *models, code)
+        self._rewritten[key] = self._rewritten.get(key, 0) + 1
 
     def mirrored(self, record: MirrorRecord) -> None:
         """Count a copy that is over."""
@@ -174,6 +184,14 @@ class Metrics(Collector):
         for labels, count in self._attempts.items():
             attempts.add_metric(list(labels), count)
         yield attempts
+        rewritten = CounterMetricFamily(
+            "pointsman_rewritten_attempts_total",
+            "Tries where the configuration says which model a name stands for; without a status there was no answer.",
+            labels=["route", "rule", "backend", "model", "target_model", "code"],
+        )
+        for names, count in self._rewritten.items():
+            rewritten.add_metric(list(names), count)
+        yield rewritten
         duration = HistogramMetricFamily(
             "pointsman_request_duration_seconds",
             "From the request's head to the end of its answer.",

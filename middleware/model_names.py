@@ -70,7 +70,7 @@ def names_for(
 ) -> AnswerNames | None:
     """What puts the client's name into an answer with these headers; None where there is nothing to do, or where we
     cannot: an answer that is encoded all the same, a part of one, and what is neither JSON nor a stream of events."""
-    if asked is None or sent is None or status == 206:
+    if sent is None or asked is None or sent == asked or status == 206:
         return None
     kind = b""
     for name, value in headers:

@@ -24,7 +24,8 @@ class Outgoing(NamedTuple):
 
     body: bytes
     model: str | None  # that the backend is asked for
-    is_renamed: bool = False  # whether that is another name than the client's, which the answer must then show
+    is_drawn: bool = False  # whether the configuration says so, which may also be the client's own name
+    is_renamed: bool = False  # whether it is another name than the client's, which the answer must then show
 
 
 def targets_for(model: str | None, rewrites: ModelRewrites | None) -> ModelTargets | None:
@@ -77,8 +78,9 @@ def mirrored(exchange: Exchange, ref: BackendRef) -> Outgoing:
 
 
 def _make(exchange: Exchange, ref: BackendRef) -> Outgoing:
-    name = target_model(exchange, ref.model_rewrites)
-    is_renamed = name is not None and name != exchange.model
+    targets = targets_for(exchange.model, ref.model_rewrites)
+    name = exchange.model if targets is None else draw_target(targets, exchange.model_draw)
+    is_renamed = name != exchange.model
     body = change_body(
         exchange.body or b"",
         name if is_renamed else None,
@@ -86,7 +88,7 @@ def _make(exchange: Exchange, ref: BackendRef) -> Outgoing:
         is_json=exchange.is_json_object,
         content_type=exchange.by_name.get(b"content-type"),
     )
-    return Outgoing(body, name, is_renamed)
+    return Outgoing(body, name, targets is not None, is_renamed)
 
 
 def change_body(

@@ -76,7 +76,7 @@ class StreamingProxyMiddleware:
                     pick=pick,
                     started_at=clock(),
                     pick_seconds=exchange.pick_seconds,
-                    model=sent.model if sent.is_renamed else None,
+                    model=sent.model if sent.is_drawn else None,
                 )
                 attempts.append(attempt)
                 attempt.permit = pick.upstream.breaker(policy.passive_health).acquire()

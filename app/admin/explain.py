@@ -15,7 +15,14 @@ from typing import Any
 
 import orjson
 
-from discovery.describe import MASK, describe_endpoint, describe_rate_limit, describe_rule, is_credential
+from discovery.describe import (
+    MASK,
+    describe_endpoint,
+    describe_rate_limit,
+    describe_rule,
+    describe_targets,
+    is_credential,
+)
 from discovery.explain import explain_route_in_slices
 from discovery.snapshot import BackendRef, ConsistentHash, Rule, Snapshot
 from middleware import (
@@ -23,6 +30,7 @@ from middleware import (
     circuit_breaking,
     endpoint_picking,
     model_extraction,
+    model_rewriting,
     rate_limits,
     route_matching,
     traffic_splitting,
@@ -93,7 +101,7 @@ async def explain(question: Question, *, snapshot: Snapshot, registry: UpstreamR
             kind = rule.policy.load_balancer
             key = hash_key(kind, exchange) if isinstance(kind, ConsistentHash) else None
             balancer = Balancer(kind=kind, draw=random.random, turns={}, key=key)
-            answer["draws"] = await _draws(rule, candidates, min(question.requests, MAX_REQUESTS), balancer)
+            answer["draws"] = await _draws(exchange, rule, candidates, min(question.requests, MAX_REQUESTS), balancer)
     except GatewayError as error:
         answer["answer"] = {"status": error.status, "code": error.reason.value, "message": error.message}
     return answer
@@ -187,14 +195,18 @@ def _arm(
         pick = Pick(ref, *candidates[0])
         arm["upstreamRequest"] = {
             "target": upstream_target(exchange, pick).decode("latin-1"),
-            "headers": _shown(upstream_headers(exchange, pick)),
+            "headers": _shown(upstream_headers(exchange, pick, model_rewriting.outgoing(exchange, ref))),
         }
+    targets = model_rewriting.targets_for(exchange.model, ref.model_rewrites)
+    if targets is not None:
+        arm["asksFor"] = describe_targets(targets)
     return arm
 
 
-async def _draws(rule: Rule, candidates: _Candidates, count: int, balancer: Balancer) -> Json:
+async def _draws(exchange: Exchange, rule: Rule, candidates: _Candidates, count: int, balancer: Balancer) -> Json:
     backends: Counter[str] = Counter()
     endpoints: Counter[str] = Counter()
+    models: Counter[str] = Counter()
     for number in range(count):
         if number % DRAWS_PER_SLICE == 0:
             await asyncio.sleep(0)
@@ -206,7 +218,11 @@ async def _draws(rule: Rule, candidates: _Candidates, count: int, balancer: Bala
             continue
         backends[pick.backend_ref.name] += 1
         endpoints[pick.endpoint.pod or pick.upstream.label] += 1
-    return {"requests": count, "backends": dict(backends.most_common()), "endpoints": dict(endpoints.most_common())}
+        targets = model_rewriting.targets_for(exchange.model, pick.backend_ref.model_rewrites)
+        if targets is not None:
+            models[model_rewriting.draw_target(targets, random.random())] += 1
+    drawn = {"requests": count, "backends": dict(backends.most_common()), "endpoints": dict(endpoints.most_common())}
+    return {**drawn, "models": dict(models.most_common())} if models else drawn
 
 
 def _shown(headers: RawHeaders) -> list[list[str]]:
@@ -251,12 +267,17 @@ def explain_as_text(answer: Json) -> str:
         sent = arm.get("upstreamRequest")
         if sent is not None:
             lines.append(f"  sent as: {request['method']} {sent['target']}, host {dict(sent['headers'])['host']}")
+        asked = arm.get("asksFor")
+        if asked is not None:
+            names = ", ".join(f"{target['model']} ({target['share']:.1%})" for target in asked["targets"])
+            lines.append(f"  asks for: {names}, says {asked['source']}")
         if "answer" in arm:
             lines.append(f"  answered: {_answer_line(arm['answer'])}")
     draws = answer.get("draws")
     if draws is not None:
         lines.append(f"{draws['requests']} requests would go to:")
         lines += [f"  {count:>8}  {name}" for name, count in (*draws["backends"].items(), *draws["endpoints"].items())]
+        lines += [f"  {count:>8}  as {name}" for name, count in draws.get("models", {}).items()]
     if "answer" in answer:
         lines.append(f"answered by the gateway: {_answer_line(answer['answer'])}")
     others = routing["others"] if routing is not None else ()

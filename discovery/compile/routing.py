@@ -125,6 +125,7 @@ class _Compiler:
                 self._attached.update(attachment.plan.name for attachment in state.attachments.attachments)
             for rule in state.rules:
                 models.update(rule.matches.models())
+                models.update(rule.overrides())
                 backends.update({backend.id: backend for backend in rule.backends()})
             yield
         listeners: list[Listener] = []

@@ -56,6 +56,12 @@ class CompiledRule:
         yield from (ref.backend for ref in self.rule.backend_refs if ref.backend is not None)
         yield from (mirror.backend for mirror in self.rule.mirrors)
 
+    def overrides(self) -> Iterator[str]:
+        """The names that backendRefs ask for in place of every other."""
+        for ref in self.rule.backend_refs:
+            if ref.model_rewrites is not None and ref.model_rewrites.generic is not None:
+                yield from (target.name for target in ref.model_rewrites.generic.targets)
+
     @property
     def is_supported(self) -> bool:
         """Whether the rule's own filters are all implemented."""

@@ -36,7 +36,7 @@ class Attempt:
     started_at: float
     ended_at: float | None = None
     status: int | None = None  # of the upstream's answer, when there was a head
-    model: str | None = None  # that the upstream was asked for, where it is another than the client's
+    model: str | None = None  # that the upstream was asked for, where the configuration says what a name stands for
     outcome: Outcome = Outcome.PENDING
     permit: Permit = NO_PERMIT  # of the endpoint's breaker
     pick_seconds: float = 0.0  # what choosing the endpoint took

@@ -19,6 +19,7 @@ import pytest
 from app.simulator.server import SimulatedModelServer
 from app.simulator.settings import SimulatorSettings
 from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.processes import run_command
 from tests.support.raw_client import RawClient, ask
 from tests.support.raw_upstream import Conversation, RawUpstream, Script
 
@@ -309,6 +310,62 @@ spec: {{endpoints: [{{ip: {{address: 127.0.0.1, port: {upstream.port}}}}}]}}
             assert body == b'{ "temperature":0.0, "model":"big","service_tier":"scale"}'
 
 
+async def test_another_backend_is_asked_for_its_own_model_in_the_clients_own_bytes(tmp_path: Path) -> None:
+    """A model that gets smaller when its first choice has no room: one request, two backends, two overrides."""
+    bodies: list[bytes] = []
+
+    async def pod(peer: Conversation) -> None:
+        while True:
+            bodies.append((await asked_of(peer)).partition(b"\r\n\r\n")[2])
+            if len(bodies) == 1:
+                await peer.answer(b"busy", status="503 Service Unavailable")
+            else:
+                await peer.answer(b'{"model":"small-model"}', headers="content-type: application/json\r\n")
+
+    async with RawUpstream(pod) as one, RawUpstream(pod) as two:
+        manifests = """
+apiVersion: aigateway.envoyproxy.io/v1alpha1
+kind: AIGatewayRoute
+metadata: {name: ai}
+spec:
+  rules:
+  - backendRefs:
+    - {name: b0, modelNameOverride: big, bodyMutation: {set: [{path: n, value: "2"}]}}
+    - {name: b1, modelNameOverride: small-model, priority: 1}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: BackendTrafficPolicy
+metadata: {name: retry}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: ai}]
+  retry: {numRetries: 2, numAttemptsPerPriority: 1}
+---
+"""
+        for number, upstream in enumerate((one, two)):
+            manifests += f"""
+apiVersion: aigateway.envoyproxy.io/v1alpha1
+kind: AIServiceBackend
+metadata: {{name: b{number}}}
+spec:
+  schema: {{name: OpenAI}}
+  backendRef: {{group: gateway.envoyproxy.io, kind: Backend, name: b{number}}}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {{name: b{number}}}
+spec: {{endpoints: [{{ip: {{address: 127.0.0.1, port: {upstream.port}}}}}]}}
+---
+"""
+        async with running_gateway(manifests, folder=tmp_path) as gateway:
+            answer = await ask(gateway.port, post(b'{"n":1.0,"model":"food"}'))
+            assert answer.body == b'{"model":"food"}'
+            assert bodies == [b'{"n":2,"model":"big"}', b'{"n":1.0,"model":"small-model"}']
+            exchange = await gateway.finished.next()
+            assert [attempt.model for attempt in exchange.attempts] == ["big", "small-model"]
+            (record,) = gateway.log_records()
+            assert (record["model"], record["upstream_model"]) == ("food", "small-model")
+
+
 # -- SDKs -----------------------------------------------------------------------------------------------------------
 
 
@@ -384,6 +441,43 @@ async def test_anthropic_messages(tmp_path: Path) -> None:
 
 
 # -- seeing it ------------------------------------------------------------------------------------------------------
+
+
+async def test_metrics_count_every_try_by_the_model_that_was_asked_for(tmp_path: Path) -> None:
+    async def pod(peer: Conversation) -> None:
+        while True:
+            status = "500 Oops" if model_in(await asked_of(peer)) == "food-v2" else "200 OK"
+            await peer.answer(status=status)
+
+    targets = "[{name: food, weight: 1}, {name: food-v2, weight: 1}]"
+    async with (
+        RawUpstream(pod) as upstream,
+        running_gateway(canary(upstream.port, targets=targets), folder=tmp_path) as gateway,
+    ):
+        statuses: Counter[int] = Counter()
+        while len(statuses) < 2:
+            statuses[(await ask(gateway.port, post())).status] += 1
+        metrics = await gateway.metrics()
+    labels = 'backend="default/p",code="%d",model="food",route="default/r",rule="0",target_model="%s"'
+    for status, name in ((200, "food"), (500, "food-v2")):
+        assert f"pointsman_rewritten_attempts_total{{{labels % (status, name)}}} {statuses[status]}.0" in metrics
+
+
+async def test_explain_shows_what_a_name_stands_for(tmp_path: Path) -> None:
+    file = tmp_path / "canary.yaml"
+    file.write_text(canary(8000, targets="[{name: food, weight: 3}, {name: food-v2, weight: 1}]"))
+    arguments = ("explain", str(file), "--model", "food", "--requests", "400")
+    code, out, _ = await run_command(*arguments, "--json")
+    explained = json.loads(out)
+    assert code == 0
+    (arm,) = explained["arms"]
+    assert arm["asksFor"]["targets"] == [{"model": "food", "share": 0.75}, {"model": "food-v2", "share": 0.25}]
+    drawn = explained["draws"]["models"]
+    assert sum(drawn.values()) == 400
+    assert drawn["food"] > drawn["food-v2"] > 0
+    _, text, _ = await run_command(*arguments)
+    assert "asks for: food (75.0%), food-v2 (25.0%), says InferenceModel default/food-p" in text
+    assert " as food-v2" in text
 
 
 async def test_config_shows_the_rewrites(tmp_path: Path) -> None:

@@ -292,6 +292,7 @@ def test_json_and_events_in_plain_text_are_looked_at(headers: list[tuple[bytes, 
     assert (names_for(headers, status=404, asked=ASKED, sent=SENT) is not None) is is_edited
     assert names_for(headers, status=206, asked=ASKED, sent=SENT) is None
     assert names_for(headers, status=200, asked=ASKED, sent=None) is None
+    assert names_for(headers, status=200, asked=ASKED, sent=ASKED) is None
     assert names_for(headers, status=200, asked=None, sent=SENT) is None
 
 
