@@ -7,11 +7,11 @@ the request's own snapshot without those whose breaker is open or that fail thei
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from discovery.snapshot import NO_LIMITS, ActiveHealth, BackendRef, PassiveHealth, RulePolicy
+from discovery.snapshot import NO_LIMITS, BackendRef, PassiveHealth, RulePolicy
 from middleware.errors import UpstreamTimeoutError
 from middleware.exchange import Exchange
 from middleware.upstream.registry import Candidate, UpstreamRegistry
@@ -20,18 +20,20 @@ from middleware.upstream.rule_traffic import RuleTraffic, RuleTrafficRegistry
 # Envoy's overprovisioning factor: a priority of which five in seven endpoints are left can carry everything.
 _OVERPROVISIONING_PERCENT = 140
 
+_NONE: frozenset[str] = frozenset()
+
 Levels = Sequence[Sequence[Candidate]]  # the endpoints of a rule by priority
 
 
 def decide(
-    pool: tuple[Candidate, ...], levels: Levels, settings: PassiveHealth, active: ActiveHealth | None = None
+    pool: tuple[Candidate, ...], levels: Levels, settings: PassiveHealth, failing: Set[str] = frozenset()
 ) -> tuple[Candidate, ...]:
     """Those of ``pool`` that may be tried now. ``levels`` are the endpoints of the whole rule.
 
-    Whoever fails the ``active`` checks is left out, and of those whose breaker is open at most ``max_ejection_percent``
-    of all, those that were ejected first; and when less than
-    ``panic_threshold_percent`` of all would remain, nobody is: then it is rather the checks that are wrong (Envoy's
-    panic). As in Envoy there is no panic while what is left of the priorities together can carry the traffic.
+    Whoever is ``failing`` active checks, by its id, is left out, and of those whose breaker is open at most
+    ``max_ejection_percent`` of all, those that were ejected first. When less than ``panic_threshold_percent`` of all
+    would remain, nobody is: then it is rather the checks that are wrong (Envoy's panic). As in Envoy there is no panic
+    while what is left of the priorities together can carry the traffic.
     """
     breakers = {c.upstream.id: c.upstream.breaker(settings) for level in levels for c in level}
     total = len(breakers)
@@ -39,14 +41,18 @@ def decide(
     allowed = total * settings.max_ejection_percent // 100
     if len(ejected) > allowed:
         ejected = sorted(ejected, key=lambda upstream_id: breakers[upstream_id].opened_at)[:allowed]
-    left_out = set(ejected)
-    if active is not None:
-        checked = ((c.upstream, c.upstream.check(active)) for level in levels for c in level)
-        left_out |= {upstream.id for upstream, health in checked if health is not None and not health.is_healthy}
+    left_out = {*ejected, *(failing & breakers.keys())}
     is_short = (total - len(left_out)) * 100 < settings.panic_threshold_percent * total
     if is_short and _available_percent(levels, left_out) < 100:
         return pool
     return tuple(candidate for candidate in pool if candidate.upstream.id not in left_out)
+
+
+def failing_for(policy: RulePolicy, registry: UpstreamRegistry) -> Set[str]:
+    """The ids of the endpoints that fail the rule's active checks, where it has any."""
+    if policy.active_health is None or not registry.failing:
+        return _NONE
+    return registry.failing.get(policy.active_health, _NONE)
 
 
 def _available_percent(levels: Levels, left_out: set[str]) -> int:
@@ -93,7 +99,7 @@ class CircuitBreakingMiddleware:
                 return pool
             refs_by_level = rule.levels or (rule.backend_refs,)
             levels = [[candidate for ref in level for candidate in ready(ref)] for level in refs_by_level]
-            return decide(pool, levels, rule.policy.passive_health, rule.policy.active_health)
+            return decide(pool, levels, rule.policy.passive_health, failing_for(rule.policy, registry))
 
         exchange.candidates = candidates
         exchange.rule_traffic = traffic = self.rules.of(exchange.rule.id)

@@ -156,7 +156,8 @@ class _Candidates:
             for level in self._rule.levels or (self._rule.backend_refs,)
         ]
         policy = self._rule.policy
-        return circuit_breaking.decide(self.ready(ref), levels, policy.passive_health, policy.active_health)
+        failing = circuit_breaking.failing_for(policy, self._registry)
+        return circuit_breaking.decide(self.ready(ref), levels, policy.passive_health, failing)
 
 
 def _arm(
@@ -178,7 +179,7 @@ def _arm(
     for candidate in registry.candidates(ref.backend.id, exchange.snapshot.membership.get(ref.backend.id, ())):
         breaker = candidate.upstream.breaker(rule.policy.passive_health)
         active = rule.policy.active_health
-        health = candidate.upstream.check(active) if active is not None else None
+        health = candidate.upstream.checks.get(active) if active is not None else None
         endpoints.append(
             {
                 **describe_endpoint(candidate.endpoint),

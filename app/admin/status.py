@@ -54,7 +54,7 @@ def _describe_rule(rule: Rule, snapshot: Snapshot, upstreams: dict[str, Upstream
             upstream = upstreams.get(endpoint.id)
             breaker = upstream.known_breaker(rule.policy.passive_health) if upstream is not None else None
             active = rule.policy.active_health
-            health = upstream.check(active) if upstream is not None and active is not None else None
+            health = upstream.checks.get(active) if upstream is not None and active is not None else None
             endpoints.append(
                 {
                     "backend": ref.name,

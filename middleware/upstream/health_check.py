@@ -246,16 +246,16 @@ class HealthChecks:
         health = EndpointHealth(settings, is_healthy=is_healthy)
         asked = endpoint if settings.port is None else replace(endpoint, port=settings.port)
         item = _Check(endpoint=endpoint, upstream=upstream, health=health, transport=self._make_transport(asked))
-        upstream.set_check(settings, health)
-        self._registry.failing += not is_healthy
+        upstream.checks[settings] = health
+        self._tell(item)
         delay = self._draw() * settings.initial_jitter_seconds
         item.timer = asyncio.get_running_loop().call_later(delay, self._ring, item)
         return item
 
     def _stop(self, item: _Check) -> None:
         item.is_stopped = True
-        item.upstream.set_check(item.health.settings, None)
-        self._registry.failing -= not item.health.is_healthy
+        del item.upstream.checks[item.health.settings]
+        self._tell(item)
         item.transport.close()
         if item.timer is not None:
             item.timer.cancel()
@@ -297,7 +297,7 @@ class HealthChecks:
         was_pending = health.is_pending
         has_changed = health.note(result)
         if has_changed:
-            self._registry.failing += -1 if health.is_healthy else 1
+            self._tell(item)
         if has_changed or (was_pending and not health.is_healthy):
             logger.info("endpoint %s is %s", upstream.label, str(health))  # as it is now
         if result.finding is Finding.WELL and self._registry.tripped:
@@ -305,6 +305,16 @@ class HealthChecks:
                 breaker = upstream.known_breaker(passive)
                 if breaker is not None:
                     breaker.close()  # as in Envoy: who passes a check is not left out any longer
+
+    def _tell(self, item: _Check) -> None:
+        """Let the candidates be chosen without this endpoint, or with it again."""
+        settings, failing = item.health.settings, self._registry.failing
+        if not item.health.is_healthy and not item.is_stopped:
+            failing.setdefault(settings, set()).add(item.upstream.id)
+        elif settings in failing:
+            failing[settings].discard(item.upstream.id)
+            if not failing[settings]:
+                del failing[settings]  # while it is empty nobody asks
 
     async def close(self) -> None:
         """End all checks, and wait for those that are under way. Safe to call twice."""

@@ -27,9 +27,7 @@ class Upstream:
     __slots__ = (
         "_breakers",
         "_clock",
-        "_last_active",
         "_last_breaker",
-        "_last_check",
         "_last_settings",
         "_on_change",
         "checks",
@@ -62,9 +60,7 @@ class Upstream:
         self._breakers: dict[PassiveHealth, Breaker] = {}
         self._last_settings: PassiveHealth | None = None
         self._last_breaker: Breaker
-        self.checks: dict[ActiveHealth, EndpointHealth] = {}  # health_check.py keeps them
-        self._last_active: ActiveHealth | None = None
-        self._last_check: EndpointHealth | None = None
+        self.checks: dict[ActiveHealth, EndpointHealth] = {}  # what they say of it; health_check.py keeps them
 
     def begin(self) -> None:
         """An attempt starts here."""
@@ -96,20 +92,6 @@ class Upstream:
     def known_breaker(self, settings: PassiveHealth) -> Breaker | None:
         """The breaker for these settings, if any attempt has needed it yet."""
         return self._breakers.get(settings)
-
-    def set_check(self, settings: ActiveHealth, health: EndpointHealth | None) -> None:
-        """What active checks say of it; None when it is not checked with these settings any more."""
-        if health is None:
-            self.checks.pop(settings, None)
-        else:
-            self.checks[settings] = health
-        self._last_active = None
-
-    def check(self, settings: ActiveHealth) -> EndpointHealth | None:
-        """What active checks with these settings say of it, if there are any."""
-        if settings is not self._last_active:  # as with breakers
-            self._last_active, self._last_check = settings, self.checks.get(settings)
-        return self._last_check
 
     @property
     def breakers(self) -> Iterable[Breaker]:
@@ -148,7 +130,8 @@ class UpstreamRegistry:
         self._make_transport = make_transport
         self._clock = clock
         self.tripped = 0  # breakers that are not closed: while there is none, nobody asks them
-        self.failing = 0  # endpoints that active checks leave out: the same
+        # Ids of the endpoints that active checks leave out, by what they are checked with: the same.
+        self.failing: dict[ActiveHealth, set[str]] = {}
         self._upstreams: dict[str, Upstream] = {}
         self._leaving: dict[str, Upstream] = {}  # no longer named, still with requests in flight
         self._membership: Membership | None = None  # of the newest snapshot

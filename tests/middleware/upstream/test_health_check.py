@@ -13,7 +13,7 @@ import pytest
 
 from app.main import make_transport
 from discovery.snapshot import ActiveHealth, Endpoint, PassiveHealth, Routing, RulePolicy, Snapshot, UpstreamTLS
-from middleware.circuit_breaking import decide
+from middleware.circuit_breaking import decide, failing_for
 from middleware.upstream.breaker import Health, State
 from middleware.upstream.health_check import EndpointHealth, Finding, HealthChecks, Result, check, judge
 from middleware.upstream.registry import Candidate, UpstreamRegistry
@@ -83,36 +83,41 @@ def test_judging_an_answer(settings: ActiveHealth, status: int, body: bytes, exp
     assert judge(settings, status, body).finding is expected
 
 
-def pool(*healthy: bool | None) -> tuple[Candidate, ...]:
-    found = []
-    for number, is_healthy in enumerate(healthy):
-        endpoint = make_endpoint(f"192.0.2.{number}")
-        upstream = make_upstream(endpoint)
-        if is_healthy is not None:
-            upstream.set_check(OFTEN, EndpointHealth(OFTEN, is_healthy=is_healthy))
-        found.append(Candidate(endpoint, upstream))
-    return tuple(found)
+def pool(count: int) -> tuple[Candidate, ...]:
+    endpoints = [make_endpoint(f"192.0.2.{number}") for number in range(count)]
+    return tuple(Candidate(endpoint, make_upstream(endpoint)) for endpoint in endpoints)
 
 
-def test_who_fails_is_left_out_and_whoever_is_not_checked_is_not() -> None:
-    found = pool(True, False, None)
-    assert decide(found, [found], PassiveHealth(), OFTEN) == (found[0], found[2])
-    assert decide(found, [found], PassiveHealth(), None) == found
-    assert decide(found, [found], PassiveHealth(), replace(OFTEN, path=b"/other")) == found
+def ids(candidates: tuple[Candidate, ...]) -> set[str]:
+    return {candidate.upstream.id for candidate in candidates}
+
+
+def test_who_fails_is_left_out() -> None:
+    found = pool(3)
+    assert decide(found, [found], PassiveHealth(), ids(found[1:2])) == (found[0], found[2])
+    assert decide(found, [found], PassiveHealth(), {"somebody else"}) == found
 
 
 def test_those_that_fail_count_in_panic() -> None:
-    found = pool(True, False, False)
-    assert decide(found, [found], PassiveHealth(), OFTEN) == found
-    assert decide(found, [found], PassiveHealth(panic_threshold_percent=0), OFTEN) == (found[0],)
+    found = pool(3)
+    assert decide(found, [found], PassiveHealth(), ids(found[1:])) == found
+    assert decide(found, [found], PassiveHealth(panic_threshold_percent=0), ids(found[1:])) == found[:1]
 
 
 def test_no_share_of_ejections_protects_who_fails_checks() -> None:
-    found = pool(True, True, True, False)
+    found = pool(4)
     settings = PassiveHealth(max_ejection_percent=0)
     for _ in range(5):
         found[0].upstream.breaker(settings).report(found[0].upstream.breaker(settings).acquire(), Health.FAILURE)
-    assert decide(found, [found], settings, OFTEN) == found[:3]
+    assert decide(found, [found], settings, ids(found[3:])) == found[:3]
+
+
+def test_only_rules_with_the_same_check_leave_it_out() -> None:
+    registry = UpstreamRegistry(make_transport=make_transport)
+    registry.failing[OFTEN] = {"pod-1"}
+    assert failing_for(RulePolicy(active_health=replace(OFTEN)), registry) == {"pod-1"}
+    assert failing_for(RulePolicy(active_health=replace(OFTEN, path=b"/other")), registry) == set()
+    assert failing_for(RulePolicy(), registry) == set()
 
 
 # -- over real sockets ----------------------------------------------------------------------------------------------
@@ -158,7 +163,7 @@ async def following() -> AsyncIterator[tuple[UpstreamRegistry, HealthChecks]]:
     finally:
         await checks.close()
         registry.close()
-        assert checks.running == registry.failing == 0
+        assert (checks.running, registry.failing) == (0, {})
 
 
 def show(registry: UpstreamRegistry, checks: HealthChecks, snapshot: Snapshot) -> None:
@@ -180,12 +185,12 @@ async def test_an_endpoint_is_pending_then_healthy_then_not_and_healthy_again(ca
     async with RawUpstream(pod) as upstream, following() as (registry, checks):
         show(registry, checks, snapshot_of(make_endpoint(upstream.host, upstream.port)))
         ((_, health),) = checks.states()
-        assert (health.is_healthy, registry.failing, str(health)) == (False, 1, "not checked yet")
+        assert (health.is_healthy, len(registry.failing), str(health)) == (False, 1, "not checked yet")
         await until(checks, True)
-        assert registry.failing == 0
+        assert registry.failing == {}
         pod.status = "500 Oops"
         await until(checks, False)
-        assert registry.failing == 1
+        assert registry.failing == {OFTEN: {f"{upstream.host}:{upstream.port}"}}
         pod.status = "200 OK"
         await until(checks, True)
         assert upstream.connections == 1  # which all checks used
@@ -301,7 +306,7 @@ async def test_nothing_is_asked_that_no_rule_wants() -> None:
         show(registry, checks, snapshot_of(endpoint, active=None))
         assert list(checks.states()) == []
         (candidate,) = registry.candidates("InferencePool/default/qwen", (endpoint,))
-        assert candidate.upstream.check(OFTEN) is None
+        assert candidate.upstream.checks == {}
         asked = len(pod.requests)
         await asyncio.sleep(0.05)  # five times the interval
         assert len(pod.requests) <= asked + 1
@@ -321,7 +326,7 @@ async def test_an_endpoint_that_has_been_used_goes_on_as_it_was_when_checks_chan
         new = make_endpoint("127.0.0.1", 2)
         show(registry, checks, snapshot_of(endpoint, new, active=replace(OFTEN, interval_seconds=3600.0)))
         assert [health.is_healthy for _, health in checks.states()] == [True, False]
-        assert registry.failing == 1
+        assert list(registry.failing.values()) == [{new.id}]
 
 
 @pytest.mark.anyio

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from discovery.snapshot import UpstreamTLS
-from middleware.upstream.connection import ConnectionBrokenError
+from middleware.upstream.connection import READ_HIGH_WATER_BYTES, ConnectionBrokenError
 from middleware.upstream.tls import context_for
 from middleware.upstream.transport import Timeouts, UpstreamTransport
 from tests.support.certificates import Authority
@@ -227,3 +227,44 @@ async def test_equal_settings_share_a_context_whatever_the_name() -> None:
     assert context_for(TRUSTED) is context_for(other)
     assert context_for(TRUSTED) is not context_for(UpstreamTLS(server_name="model.test"))
     assert TRUSTED.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_a_slow_reader_holds_the_upstream_back_and_learns_how_it_ended(*, is_whole: bool) -> None:
+    total = 128 * READ_HIGH_WATER_BYTES  # far more than the kernel's buffers take
+    sent = 0
+
+    async def script(peer: Conversation) -> None:
+        nonlocal sent
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        part = b"x" * 65536
+        while sent < total:
+            await peer.send(part)
+            sent += len(part)
+        if not is_whole:
+            peer.end_without_a_word()
+            await peer.until_closed()
+
+    async with RawUpstream(script, tls=AUTHORITY.server("model.test")) as upstream:
+        transport = transport_to(upstream)
+        stream = await transport.send(method="GET", target=b"/", headers=[(b"host", b"h")], body=b"")
+        try:
+            received = largest = len(await stream.read())
+            previous = -1
+            while sent != previous:  # until nothing moves any more
+                previous = sent
+                await asyncio.sleep(0.1)
+            assert sent < total / 2
+            is_broken = False
+            try:
+                while chunk := await stream.read():
+                    received += len(chunk)
+                    largest = max(largest, len(chunk))
+            except ConnectionBrokenError:
+                is_broken = True
+        finally:
+            stream.abort()
+        assert largest <= 3 * READ_HIGH_WATER_BYTES  # the bound, and what TLS had decrypted before it was told to stop
+        assert is_broken is not is_whole
+        assert received == total or is_broken
