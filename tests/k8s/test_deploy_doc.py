@@ -215,8 +215,6 @@ def test_every_path_is_there_and_every_overlay_is_walked_through() -> None:
 
 def test_every_flag_is_one_of_the_command_line() -> None:
     options = {option for command in cli.commands.values() for each in command.params for option in each.opts}
-    if "--kubernetes" not in options:
-        pytest.skip("this build of the command line watches no cluster")
     others = {"--server-side", "--replicas", "--type", "--max-graceful-termination-sec", "--served-model-name"}
     assert set(re.findall(r"(?<=[\s`])--[a-z][a-z-]+", DOC)) - others <= options
 
