@@ -51,6 +51,7 @@ soak: $(VENV)/.stamp  ## 100,000 requests that end in all ways: nothing may be l
 
 docs: $(VENV)/.stamp  ## the pages that are made from the code
 	$(BIN)/python -m discovery.document > docs/manifests.md
+	$(BIN)/python -m app.metrics_document > docs/metrics.md
 
 lock: $(VENV)/.stamp  ## requirements.txt anew: what the image installs, by hash
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from app.admin.application import build_admin
 from app.configuration import Configuration
+from app.gauges import Gauges
 from app.logs import AccessLog, LineWriter
 from app.main import build_chain, make_transport
 from app.metrics import Metrics
@@ -67,20 +68,23 @@ class Gateway:
         self.memory = BodyMemory(limit_bytes=settings.max_body_memory_bytes)
         self.limiter = RateLimiter()
         self.health = HealthChecks(registry=self.registry, make_transport=make_transport)
-        self.metrics = Metrics(
+        gauges = Gauges(
             store=self.store,
             registry=self.registry,
             rules=self.rules,
             limiter=self.limiter,
             health=self.health,
-            writer=writer,
+            memory=self.memory,
+            spans=None if tracing is None else tracing.counts,
         )
+        self.metrics = Metrics(gauges=gauges, writer=writer)
         self.copies = MirrorCopies(observers=[self.metrics] if tracing is None else [self.metrics, tracing])
         self.store.subscribe(self.registry.follow)
         self.store.subscribe(self.scraper.follow)  # behind the registry: it knows which upstreams stay
         self.store.subscribe(self.rules.follow)
         self.store.subscribe(self.limiter.follow)
         self.store.subscribe(self.health.follow)  # behind the registry, whose upstreams it checks
+        self.store.subscribe(self.metrics.follow)
         access_log = AccessLog(writer, is_readable=is_readable_log)
         all_observers: list[ExchangeObserver] = [self.metrics, access_log, *observers]
         if tracing is not None:
@@ -145,6 +149,7 @@ class Gateway:
         self.configuration.load()
         try:
             self.admin_port = await self._admin.listen(self.settings.admin_host, self.settings.admin_port)
+            self.metrics.loop_lag.start()
             if self.cluster is not None:
                 logger.info("asking the cluster, admin on %s:%d", self.settings.admin_host, self.admin_port)
                 self.configuration.follow()
@@ -241,6 +246,7 @@ class Gateway:
     async def close(self) -> None:
         """Cut what runs and free every socket, the admin port last. Safe after ``drain`` and instead of it."""
         self._is_draining = True
+        self.metrics.loop_lag.close()
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait({self._opening})

@@ -94,6 +94,7 @@ class Exchange:
     status: int | None = None  # None until the answer's head was sent
     first_byte_at: float | None = None
     bytes_sent: int = 0
+    chunks_sent: int = 0
     ended_at: float | None = None
 
     # Errors, and StreamingProxy for what breaks after the first byte

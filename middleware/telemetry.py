@@ -112,6 +112,7 @@ def _noting_send(exchange: Exchange, send: Send, clock: Callable[[], float]) -> 
                 if not exchange.bytes_sent:
                     exchange.first_byte_at = clock()
                 exchange.bytes_sent += len(body)
+                exchange.chunks_sent += 1
             return send(message)
         headers = message["headers"]
         headers.append((b"x-request-id", exchange.request_id.encode("ascii")))

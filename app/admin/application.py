@@ -9,14 +9,14 @@ from typing import Annotated
 
 import msgspec
 import orjson
-import prometheus_client
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from app.admin.explain import MAX_REQUESTS, Question, explain
 from app.admin.status import describe_status
+from app.exposition import OPENMETRICS, TEXT, wants_openmetrics
 from app.metrics import Metrics
 from discovery.describe import describe
 from discovery.snapshot import SnapshotStore
@@ -49,7 +49,11 @@ def build_admin(
         return PlainTextResponse("ok\n")
 
     async def show_metrics(request: Request) -> Response:
-        return Response(metrics.render(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        is_openmetrics = wants_openmetrics(request.headers.get("accept", ""))
+        return StreamingResponse(
+            metrics.render(is_openmetrics=is_openmetrics),
+            headers={"content-type": OPENMETRICS if is_openmetrics else TEXT},
+        )
 
     async def config(request: Request) -> Response:
         # In a thread: a snapshot never changes, and one of 10,000 models takes a tenth of a second to tell.

@@ -12,17 +12,10 @@ from collections.abc import Callable, Sequence
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from app.tracing.counts import DeliveryCounts
+
 # They say every failed batch, every retry and every dropped span, from threads of their own.
 _NOISY = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal", "opentelemetry.sdk.trace.export", "urllib3")
-
-
-class DeliveryCounts:
-    """What became of the spans. Bumped in one thread and read in another: plain integers are safe for that."""
-
-    def __init__(self) -> None:
-        self.ended = 0  # by the tracer; what is neither delivered nor lost waits, or found the queue full
-        self.delivered = 0
-        self.lost = 0  # the collector did not take them
 
 
 class Delivery(SpanExporter):

@@ -22,7 +22,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from app.tracing.delivery import Delivery, DeliveryCounts
+from app.tracing.counts import DeliveryCounts
+from app.tracing.delivery import Delivery
 from app.tracing.settings import TracingConfigurationError, TracingSettings
 from app.tracing.spans import Tracing
 

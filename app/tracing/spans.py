@@ -18,7 +18,7 @@ from opentelemetry.trace import set_span_in_context as put
 from opentelemetry.util.types import AttributeValue
 
 from app.logs import final_status
-from app.tracing.delivery import DeliveryCounts
+from app.tracing.counts import DeliveryCounts
 from app.tracing.genai import Fact, Value, api_of, genai_attributes, request_facts
 from app.tracing.settings import GenAiVersion
 from middleware.errors import Reason
