@@ -1,7 +1,8 @@
 """What does the cluster hold? A reflector for each kind and scope, and their state put together.
 
-Kinds that are few are followed whole; of pods and EndpointSlices those that a pool or a Service of ours selects, which
-is known only once those are listed. ``changed`` is set whenever there may be something new.
+Kinds that are few are followed whole; of pods and EndpointSlices those that a pool or a Service of ours selects, and
+ConfigMaps where a Backend names certificate authorities, which is known only once those are listed. ``changed`` is set
+whenever there may be something new.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from discovery.resources.collection import MODELS, LeftOut, Origin, Resources
-from discovery.resources.core import EndpointSlice, Pod
+from discovery.resources.core import CertificateMap, EndpointSlice, Pod
 from discovery.resources.meta import ObjectKey, Resource
 from discovery.resources.problem import Problem, Severity
 from discovery.sources.kube_client import KubeClient
@@ -111,7 +112,7 @@ class KubernetesSource:
                 await task
 
     def follow(self, plan: Plan) -> None:
-        """Watch these pods and EndpointSlices, and no others as soon as they are listed."""
+        """Watch these pods, EndpointSlices and ConfigMaps, and no others as soon as they are listed."""
         for scope, wanted in plan.items():
             if not self._is_asked_for(scope.namespace):
                 continue
@@ -278,7 +279,7 @@ class KubernetesSource:
             return is_wanted(stored.resource.metadata.labels, self._wanted.get(scope, frozenset()))
 
         def changed() -> None:
-            if scope is None:
+            if scope is None or scope.kind == "ConfigMap":
                 self._is_routing_changed = True
             self.changed.set()
 
@@ -286,7 +287,7 @@ class KubernetesSource:
             self.client,
             kind,
             namespace=namespace,
-            selector=selector or kind.selector,
+            selector=kind.selector if scope is None else selector,
             wants=wants,
             on_change=changed,
             on_status=self.status_changed.set,
@@ -312,9 +313,21 @@ class KubernetesSource:
                 if resource is not None:
                     found[MODELS[type(resource)]].append(resource)
                     origins[resource.key] = _origin(resource.namespace)
+        for authorities in self._certificate_maps():
+            if authorities.key not in origins:
+                found[MODELS[CertificateMap]].append(authorities)
+                origins[authorities.key] = _origin(authorities.namespace)
         arguments: dict[str, Any] = {name: tuple(items) for name, items in found.items()}
         resources = Resources(**arguments, left_out=tuple(left_out), origins=MappingProxyType(origins))
         return ClusterState(resources=resources, problems=tuple(problems))
+
+    def _certificate_maps(self) -> Iterator[CertificateMap]:
+        """ConfigMaps of the namespaces where Backends name some; adapter maps are followed by their label."""
+        for scope, reflector in (*self._planned.items(), *self._retiring.items()):
+            if scope.kind == "ConfigMap":
+                for stored in reflector.objects.values():
+                    if isinstance(stored.resource, CertificateMap):
+                        yield stored.resource
 
     def _note_deleted(self, stored: StoredObject) -> None:
         if isinstance(stored.resource, Pod):

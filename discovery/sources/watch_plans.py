@@ -1,4 +1,5 @@
-"""Which pods and EndpointSlices are worth watching? Those that a pool or a Service of ours selects (pure).
+"""Which pods, EndpointSlices and ConfigMaps are worth watching? Those that a pool or a Service of ours selects, and
+those beside a Backend that names certificate authorities (pure).
 
 Clusters have thousands of pods that serve no models. Each distinct selector is a watch of its own, up to a number of
 them; beyond it there is one watch per namespace, and what no selector wants is left out here.
@@ -21,7 +22,7 @@ Labels = tuple[tuple[str, str], ...]  # sorted
 class Want(NamedTuple):
     """Objects of a kind that somebody asks for."""
 
-    kind: str  # Pod or EndpointSlice
+    kind: str  # Pod, EndpointSlice or ConfigMap
     namespace: str
     labels: Labels
 
@@ -38,7 +39,10 @@ Plan = Mapping[WatchScope, frozenset[Labels]]  # what is wanted of what each wat
 
 
 def wants_of(resources: Resources) -> frozenset[Want]:
-    """What pools and Services select. A Service that a file describes may have no EndpointSlices but pods."""
+    """What pools and Services select, and the namespaces whose ConfigMaps Backends refer to.
+
+    A Service that a file describes may have no EndpointSlices but pods.
+    """
     wants: set[Want] = set()
     for pool in resources.inference_pools:
         if pool.spec.target_ports:
@@ -47,6 +51,9 @@ def wants_of(resources: Resources) -> frozenset[Want]:
         wants.add(Want("EndpointSlice", service.namespace, ((SERVICE_LABEL, service.name),)))
         if not service.is_from_api and service.spec.selector:
             wants.add(Want("Pod", service.namespace, _sorted(service.spec.selector)))
+    for backend in resources.backends:
+        if backend.spec.tls is not None and backend.spec.tls.ca_certificate_refs:
+            wants.add(Want("ConfigMap", backend.namespace, ()))
     return frozenset(wants)
 
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from app.settings import Settings
+from tests.support.certificates import Authority
 from tests.support.clusters import create_routing, gateway, gateway_class, pod, pool, route
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.kube_api import KubeApi
@@ -303,3 +304,44 @@ async def test_only_pods_that_a_pool_selects_are_asked_for_and_beyond_32_pools_t
                 while 'pointsman_kubernetes_objects{kind="pods"} 33.0' not in await served.metrics():
                     await asyncio.sleep(0.02)
             assert (await ask(served, "m5")).text == address
+
+
+async def test_certificate_authorities_are_read_where_a_backend_names_them(tmp_path: Path) -> None:
+    authority = Authority()
+    manifests = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: llm}
+spec: {rules: [{backendRefs: [{group: gateway.envoyproxy.io, kind: Backend, name: b}]}]}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {name: b}
+spec:
+  endpoints: [{ip: {address: 127.0.0.1, port: %d}}]
+  tls: {sni: model.test, caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]}
+"""
+
+    async def good(peer: Conversation) -> None:
+        while True:
+            await peer.request()
+            await peer.answer(b"verified")
+
+    def config_map(name: str, data: dict[str, str]) -> dict[str, Any]:
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+    async with KubeApi() as api, RawUpstream(good, tls=authority.server("model.test")) as upstream:
+        api.create(config_map("ca", {"ca.crt": authority.pem}))
+        api.create(config_map("unrelated", {"password": "s3cret"}))
+        async with running_gateway(manifests % upstream.port, folder=tmp_path, cluster=api) as served:
+            assert (await ask(served)).text == "verified"
+            api.update(config_map("ca", {"ca.crt": Authority().pem}))
+            async with asyncio.timeout(5):
+                while (await ask(served)).status_code != 503:
+                    await asyncio.sleep(0.02)
+            api.update(config_map("ca", {"ca.crt": authority.pem}))
+            await until_answered_by(served, "verified")
+            api.delete("configmaps", "ca")
+            async with asyncio.timeout(5):
+                while (await ask(served)).status_code != 500:
+                    await asyncio.sleep(0.02)
