@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from middleware.exchange import Exchange
+from middleware.upstream.outcome import Attempt
 
 BUFFER_LIMIT_BYTES = 8 * 1024 * 1024
 FLUSH_INTERVAL_SECONDS = 0.05
@@ -152,6 +153,7 @@ def access_record(exchange: Exchange) -> dict[str, Any]:
         "endpoint": pick.upstream.label if pick is not None else None,
         "pod": pick.endpoint.pod if pick is not None else None,
         "attempts": len(exchange.attempts),
+        "retried": [_failed(attempt) for attempt in exchange.attempts[:-1]] or None,
         "status": final_status(exchange),
         "reason": exchange.reason.value,
         "flag": exchange.flag,
@@ -167,6 +169,12 @@ def access_record(exchange: Exchange) -> dict[str, Any]:
         "cached_tokens": exchange.cache_read_tokens,
         "trace_id": None if exchange.trace is None else exchange.trace.trace_id,
     }
+
+
+def _failed(attempt: Attempt) -> str:
+    """An attempt that was followed by another: where, and its status or else how it ended."""
+    why = attempt.outcome.value if attempt.status is None else str(attempt.status)
+    return f"{attempt.pick.upstream.label} {why}"
 
 
 def _json_line(exchange: Exchange) -> bytes:
@@ -186,7 +194,7 @@ def _readable_line(exchange: Exchange) -> bytes:
         parts.append(f"-> {record['backend']} {record['pod'] or record['endpoint']}")
     parts.append(f"{record['duration_ms']:.0f} ms")
     if record["attempts"] > 1:
-        parts.append(f"{record['attempts']} attempts")
+        parts.append(f"{record['attempts']} attempts ({', '.join(record['retried'])})")
     if record["reason"]:
         parts.append(f"{record['reason']} {record['flag']}".rstrip())
     # A path or a model can hold anything; a terminal must not take it for commands.
