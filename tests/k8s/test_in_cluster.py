@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import yaml
 from app.simulator.server import SimulatedModelServer
 from app.simulator.settings import SimulatorSettings
 from discovery.sources.kube_kinds import watched_kinds
-from tests.k8s.kustomize import K8S, Manifest, build, find, flag, gateways, of_kind
+from tests.k8s.kustomize import K8S, Manifest, build, find, flag, gateways, pod_of
 from tests.support.kube_api.kinds import BUILT_IN, CUSTOM, ApiKind
 from tests.support.kube_api.server import ApiRequest, KubeApi
 from tests.support.kube_api.store import ObjectStore
@@ -22,11 +22,9 @@ from tests.support.processes import free_port, running_command
 
 pytestmark = pytest.mark.anyio
 
-MODEL_SERVER = ("127.1.9.1", 8000)
 
-
-def pod(name: str, **labels: str) -> dict[str, Any]:
-    status = {"podIP": MODEL_SERVER[0], "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+def pod(name: str, ip: str, **labels: str) -> dict[str, Any]:
+    status = {"podIP": ip, "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
     metadata = {"name": name, "namespace": "default", "labels": labels}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}, "status": status}
 
@@ -71,20 +69,24 @@ def every_kind() -> list[ApiKind]:
 
 
 @asynccontextmanager
-async def deployed(objects: tuple[Manifest, ...], api: KubeApi, folder: Path) -> AsyncIterator[tuple[str, str]]:
+async def deployed(
+    objects: tuple[Manifest, ...], api: KubeApi, folder: Path, *, name: str = "pointsman"
+) -> AsyncIterator[tuple[str, str]]:
     """The gateway's container as a process: the URLs of its data port and of its admin port."""
-    ((_, container),) = gateways(objects)
-    routes = folder / "routes.yaml"
-    for config in of_kind(objects, "ConfigMap"):
-        routes.write_text(config["data"]["routes.yaml"])
+    (found,) = [each for each in gateways(objects) if each[0]["metadata"]["name"] == name]
+    deployment, container = found
+    mounted = folder / "etc"
+    mounted.mkdir()
+    for volume in pod_of(deployment).get("volumes", ()):
+        for file, text in find(objects, "ConfigMap", volume["configMap"]["name"])["data"].items():
+            (mounted / file).write_text(text)
     values = {
-        "/etc/pointsman/routes.yaml": str(routes),
         "--namespace=$(POD_NAMESPACE)": "--namespace=default",
         f"--admin-host={flag(container, 'admin-host')}": "--admin-host=127.0.0.1",
         f"--drain-grace={flag(container, 'drain-grace')}": "--drain-grace=0s",
     }
     port, admin_port = free_port(), free_port()
-    arguments = [values.get(argument, argument) for argument in container["args"]]
+    arguments = [values.get(each, each).replace("/etc/pointsman", str(mounted)) for each in container["args"]]
     arguments += ["--host=127.0.0.1", f"--port={port}", f"--admin-port={admin_port}"]
     kubeconfig = api.kubeconfig(folder)
     async with running_command(*arguments, env={"KUBECONFIG": str(kubeconfig)}) as command:
@@ -94,31 +96,66 @@ async def deployed(objects: tuple[Manifest, ...], api: KubeApi, folder: Path) ->
         assert await command.wait() == 0, command.lines
 
 
-async def who_answers(client: httpx.AsyncClient, url: str) -> str:
-    body = {"model": "qwen", "messages": [{"role": "user", "content": "hi"}]}
+@asynccontextmanager
+async def model_servers(count: int) -> AsyncIterator[None]:
+    """So many model servers at 127.1.9.1 and up, each named after its address."""
+    async with AsyncExitStack() as stack:
+        for number in range(1, count + 1):
+            settings = SimulatorSettings(models=("qwen", "deepseek-r1", "chatbot", "sentiment"), name=address(number))
+            await stack.enter_async_context(SimulatedModelServer(settings, host=address(number), port=8000))
+        yield
+
+
+def address(number: int) -> str:
+    return f"127.1.9.{number}"
+
+
+async def who_answers(client: httpx.AsyncClient, url: str, model: str = "qwen") -> str:
+    """The address of the model server that answers."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
     answer = await client.post(f"{url}/v1/chat/completions", json=body)
     assert answer.status_code == 200, answer.text
-    return str(answer.json()["system_fingerprint"])
+    return str(answer.json()["system_fingerprint"]).rpartition("-")[2]
+
+
+def refuse_all_but(account: Account, api: KubeApi) -> None:
+    """The API server lets the gateway do what its roles say."""
+    api.denied = {
+        (verb, kind.plural, None)
+        for kind in api.store.kinds.values()
+        for verb in ("list", "watch", "get", "create", "update", "patch")
+        if not account.may(verb, kind.group, kind.plural, "default")
+    }
 
 
 async def test_the_base_serves_its_routes_over_the_clusters_pods_with_its_role_alone(tmp_path: Path) -> None:
     objects = build(K8S)
-    account = Account(objects)
-    async with (
-        KubeApi(store=ObjectStore(kinds=every_kind())) as api,
-        SimulatedModelServer(SimulatorSettings(models=("qwen",)), host=MODEL_SERVER[0], port=MODEL_SERVER[1]),
-        httpx.AsyncClient() as client,
-    ):
-        api.create(pod("qwen-0", app="qwen"))
-        api.denied = {
-            (verb, kind.plural, None)
-            for kind in api.store.kinds.values()
-            for verb in ("list", "watch", "get", "create", "update", "patch")
-            if not account.may(verb, kind.group, kind.plural, "default")
-        }
+    async with KubeApi(store=ObjectStore(kinds=every_kind())) as api, model_servers(1), httpx.AsyncClient() as client:
+        api.create(pod("qwen-0", address(1), app="qwen"))
+        refuse_all_but(Account(objects), api)
         async with deployed(objects, api, tmp_path) as (url, admin):
             assert (await client.get(f"{admin}/readyz")).status_code == 200
-            assert "simulator" in await who_answers(client, url)
+            assert await who_answers(client, url) == address(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "models"),
+    [
+        pytest.param("pointsman-gke", {"chatbot": "gemma", "sentiment": "llama"}, id="gke"),
+        pytest.param("pointsman-ack", {"qwen": "qwen", "deepseek-r1": "deepseek-r1"}, id="ack"),
+    ],
+)
+async def test_the_demo_serves_users_files_over_the_clusters_pods(
+    name: str, models: dict[str, str], tmp_path: Path
+) -> None:
+    objects = build(K8S / "overlays/demo")
+    async with KubeApi(store=ObjectStore(kinds=every_kind())) as api, model_servers(2), httpx.AsyncClient() as client:
+        for number, app in enumerate(models.values(), 1):
+            api.create(pod(f"{app}-0", address(number), app=app))
+        refuse_all_but(Account(objects), api)
+        async with deployed(objects, api, tmp_path, name=name) as (url, _):
+            for number, model in enumerate(models, 1):
+                assert await who_answers(client, url, model) == address(number)
 
 
 ROUTE_AND_POOL = """
@@ -146,17 +183,13 @@ async def test_cluster_routes_serves_the_clusters_routes_and_asks_for_nothing_th
 ) -> None:
     objects = build(K8S / "overlays/cluster-routes")
     account = Account(objects)
-    async with (
-        KubeApi() as api,
-        SimulatedModelServer(SimulatorSettings(models=("qwen",)), host=MODEL_SERVER[0], port=MODEL_SERVER[1]),
-        httpx.AsyncClient() as client,
-    ):
+    async with KubeApi() as api, model_servers(1), httpx.AsyncClient() as client:
         for each in (find(objects, "GatewayClass"), find(objects, "Gateway"), find(objects, "Service")):
             api.create(dict(each))
         for each in yaml.safe_load_all(ROUTE_AND_POOL):
             api.create(each)
-        api.create(pod("qwen-0", app="qwen"))
+        api.create(pod("qwen-0", address(1), app="qwen"))
         async with deployed(objects, api, tmp_path) as (url, admin):
             assert (await client.get(f"{admin}/readyz")).status_code == 200
-            assert "simulator" in await who_answers(client, url)
+            assert await who_answers(client, url) == address(1)
         assert [request for request in api.requests if not account.is_allowed(request)] == []
