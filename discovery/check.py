@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from discovery.compile.index import Index
+from discovery.compile.pools import ROUTING_STRATEGIES, ROUTING_STRATEGY
 from discovery.resources.collection import Origin, Resources
 from discovery.resources.envoy_ai_gateway import AIRouteRule
 from discovery.resources.gateway_api import RouteRule
@@ -42,6 +43,8 @@ def routing_warning_steps(
             _parents_without_gateway(resources),
             _foreign_parents(resources),
             _ignored(resources, ignored_policies),
+            _routing_strategies(resources),
+            _objectives_of_nothing(resources),
             _idle_rules(resources),
             _framing_headers(resources),
         )
@@ -98,6 +101,27 @@ def _ignored(resources: Resources, ignored: frozenset[str]) -> Iterator[Problem]
     for policy in resources.unimplemented_policies:
         if policy.kind in ignored:
             yield _warning(policy, resources, "not implemented, ignored as --ignore-policy says")
+
+
+def _routing_strategies(resources: Resources) -> Iterator[Problem]:
+    for pool in resources.inference_pools:
+        given = pool.metadata.annotations.get(ROUTING_STRATEGY)
+        if given is not None and given not in ROUTING_STRATEGIES:
+            message = (
+                f'"{given}" is not {" or ".join(ROUTING_STRATEGIES)}, ignored: endpoints are picked by the profile'
+            )
+            yield _warning(pool, resources, message, f'metadata.annotations["{ROUTING_STRATEGY}"]')
+
+
+def _objectives_of_nothing(resources: Resources) -> Iterator[Problem]:
+    if not resources.inference_objectives:
+        return
+    index = Index(resources)
+    for objective in resources.inference_objectives:
+        ref = objective.spec.pool_ref
+        if index.find_pool(ref.group, objective.namespace, ref.name) is None:
+            message = f"there is no InferencePool {objective.namespace}/{ref.name}: the objective has no effect"
+            yield _warning(objective, resources, message, "spec.poolRef.name")
 
 
 def _empty_pools(membership: Membership, resources: Resources) -> Iterator[Problem]:

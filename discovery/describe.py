@@ -23,6 +23,7 @@ from discovery.snapshot import (
     ModelRewrites,
     ModelTargets,
     PathRewrite,
+    PoolSettings,
     Redirect,
     Refusal,
     ReplaceFullPath,
@@ -55,6 +56,7 @@ def describe(snapshot: Snapshot) -> Json:
                 "kind": backend.kind,
                 "namespace": backend.namespace,
                 "name": backend.name,
+                **(_describe_pool(backend.pool) if backend.pool is not None else {}),
                 "endpoints": [describe_endpoint(e) for e in snapshot.membership.get(backend.id, ())],
             }
             for backend in routing.backends.values()
@@ -325,6 +327,17 @@ def _describe_redirect(redirect: Redirect) -> Json:
         "path": None if redirect.path is None else _describe_rewrite(redirect.path),
         "statusCode": redirect.status_code,
     }
+
+
+def _describe_pool(pool: PoolSettings) -> Json:
+    described: Json = {"failureMode": "FailOpen" if pool.fails_open else "FailClose"}
+    if pool.by_load_alone:
+        described["routingStrategy"] = "DEFAULT"
+    if pool.priorities:
+        described["priorities"] = dict(pool.priorities)
+    if pool.model_priorities:
+        described["modelPriorities"] = dict(pool.model_priorities)
+    return described
 
 
 def describe_endpoint(endpoint: Endpoint) -> Json:

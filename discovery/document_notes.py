@@ -21,7 +21,10 @@ _UNIMPLEMENTED_POLICY = (
     "Not implemented. What it is for answers 500 `unsupported_policy`, because without it Pointsman would do less than "
     "the policy promises; `--ignore-policy KIND` serves it without."
 )
-_NOT_YET = "Checked against its schema, and without effect so far: a warning says so."
+_OBJECTIVE = (
+    "A priority for requests to a pool that name it in `x-gateway-inference-objective`, which is read with "
+    "`--trust-objective-header` only: those below 0 are shed when the pool is saturated."
+)
 
 _REWRITE = (
     "Which models a pool is asked for in place of those that clients name. [policies.md](policies.md) has the order of "
@@ -46,10 +49,11 @@ INTRODUCTIONS: Mapping[KindName, str] = {
     (
         INFERENCE_ALPHA,
         "InferenceModel",
-    ): "A model's name at a pool: it is listed at `/v1/models`, and requests for it may ask the pool for other models.",
-    (INFERENCE_ALPHA, "InferenceObjective"): _NOT_YET,
+    ): "A model's name at a pool: it is listed at `/v1/models`, requests for it may ask the pool for other models, and "
+    "its criticality says whether they are shed when the pool is saturated.",
+    (INFERENCE_ALPHA, "InferenceObjective"): _OBJECTIVE,
     (INFERENCE_ALPHA, "InferenceModelRewrite"): _REWRITE,
-    (LLM_D, "InferenceObjective"): _NOT_YET,
+    (LLM_D, "InferenceObjective"): _OBJECTIVE,
     (LLM_D, "InferenceModelRewrite"): _REWRITE,
     (ENVOY_GATEWAY, "Backend"): "Addresses outside of the cluster's Services: IP addresses or host names.",
     (ENVOY_GATEWAY, "BackendTrafficPolicy"): "How requests travel to the backends of a route or of a whole Gateway.",
@@ -175,6 +179,7 @@ REMARKS: Mapping[KindName, Mapping[str, str]] = {
         "spec.rules[].backendRefs[].bodyMutation.set[].value": _JSON_VALUE,
     },
     (INFERENCE_ALPHA, "InferenceModel"): {
+        "spec.criticality": "Sheddable is priority -1, Standard 0, Critical 1",
         "spec.targetModels[].name": "one is drawn for each request; answers keep the client's name",
     },
     **{

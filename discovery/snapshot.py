@@ -268,6 +268,16 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """How an InferencePool's endpoints are picked, and which requests it sheds first."""
+
+    fails_open: bool = True  # when nothing is known of its endpoints, any of them is picked
+    by_load_alone: bool = False  # prompts are not looked at
+    priorities: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # by InferenceObjective's name
+    model_priorities: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # by InferenceModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
     """What a backendRef resolves to. ``id`` is the key into the membership, such as "InferencePool/default/qwen"."""
 
@@ -275,6 +285,7 @@ class Backend:
     kind: str
     namespace: str
     name: str
+    pool: PoolSettings | None = field(default=None, hash=False)  # of an InferencePool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

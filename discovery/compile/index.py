@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from discovery.compile.pools import compile_pool
 from discovery.resources.collection import Resources
 from discovery.resources.core import CertificateMap, Service
 from discovery.resources.envoy_ai_gateway import AIGatewayRoute, AIServiceBackend
 from discovery.resources.envoy_gateway import Backend
 from discovery.resources.gateway_api import GrantTo, HTTPRoute
-from discovery.resources.inference import InferenceModel, InferencePool
+from discovery.resources.inference import InferenceModel, InferenceObjective, InferencePool
 from discovery.resources.meta import INFERENCE, INFERENCE_ALPHA, ObjectKey, has_labels
+from discovery.snapshot import PoolSettings
 
 POOL_GROUPS = (INFERENCE, INFERENCE_ALPHA)
 
@@ -46,6 +48,21 @@ class Index:
             target = self.find_pool(model.spec.pool_ref.group, model.namespace, model.spec.pool_ref.name)
             if target is not None:
                 self._models[target.group, target.namespace, target.name].append(model)
+
+        self._objectives: dict[ObjectKey, list[InferenceObjective]] = defaultdict(list)
+        for objective in resources.inference_objectives:
+            target = self.find_pool(objective.spec.pool_ref.group, objective.namespace, objective.spec.pool_ref.name)
+            if target is not None:
+                self._objectives[target.key].append(objective)
+        self._pool_settings: dict[ObjectKey, PoolSettings] = {}
+
+    def settings_of(self, pool: InferencePool) -> PoolSettings:
+        """How the pool's endpoints are picked."""
+        settings = self._pool_settings.get(pool.key)
+        if settings is None:
+            settings = compile_pool(pool, self._objectives.get(pool.key, []), self.models_of(pool))
+            self._pool_settings[pool.key] = settings
+        return settings
 
     def find_pool(self, group: str, namespace: str, name: str) -> InferencePool | None:
         """The pool of that group, else the one of the other group: users mix v1 and v1alpha2."""

@@ -122,7 +122,9 @@ def _resolve_pool(source: Source, group: str, namespace: str, name: str, index: 
         touches.append(("AIServiceBackend", member.namespace, member.name))
         ref = member.spec.backend_ref
         touches.append(("Backend", ref.namespace or member.namespace, ref.name))
-    backend = Backend(id=index.pool_id(pool), kind="InferencePool", namespace=namespace, name=name)
+    backend = Backend(
+        id=index.pool_id(pool), kind="InferencePool", namespace=namespace, name=name, pool=index.settings_of(pool)
+    )
     return Resolved(backend=backend, pool=pool, touches=tuple(touches))
 
 

@@ -10,7 +10,13 @@ from discovery.resources.core import CertificateMap, EndpointSlice, Namespace, P
 from discovery.resources.envoy_ai_gateway import AIGatewayRoute, AIServiceBackend
 from discovery.resources.envoy_gateway import Backend, BackendTrafficPolicy, ClientTrafficPolicy
 from discovery.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ParentReference, ReferenceGrant
-from discovery.resources.inference import AdapterMap, InferenceModel, InferenceModelRewrite, InferencePool
+from discovery.resources.inference import (
+    AdapterMap,
+    InferenceModel,
+    InferenceModelRewrite,
+    InferenceObjective,
+    InferencePool,
+)
 from discovery.resources.meta import ObjectKey, Resource, UnimplementedPolicy
 from discovery.slices import Steps
 
@@ -44,6 +50,7 @@ class Resources:
     inference_pools: tuple[InferencePool, ...] = ()
     inference_models: tuple[InferenceModel, ...] = ()
     inference_model_rewrites: tuple[InferenceModelRewrite, ...] = ()
+    inference_objectives: tuple[InferenceObjective, ...] = ()
     adapter_maps: tuple[AdapterMap, ...] = ()
     certificate_maps: tuple[CertificateMap, ...] = ()
     backends: tuple[Backend, ...] = ()
@@ -82,6 +89,7 @@ MODELS: Mapping[type[Resource], str] = {
     InferencePool: "inference_pools",
     InferenceModel: "inference_models",
     InferenceModelRewrite: "inference_model_rewrites",
+    InferenceObjective: "inference_objectives",
     AdapterMap: "adapter_maps",
     CertificateMap: "certificate_maps",
     Backend: "backends",

@@ -81,7 +81,7 @@ _COOKIE_ATTRIBUTE = re.compile(r"[ -:<-~]*")
 
 _UNCHANGED = "requests are forwarded as they came"
 _EXPERIMENTAL = "experimental in Gateway API, ignored"
-_PICKER = "read, never called: Pointsman picks the endpoint"
+_PICKER = "read, never called: Pointsman picks the endpoint, and failureMode says what when it knows of none"
 
 NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
     (GATEWAY_API, "GatewayClass"): _ignored("not looked at, ignored", "spec.parametersRef"),
@@ -102,7 +102,6 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
     ),
     (INFERENCE, "InferencePool"): _ignored(_PICKER, "spec.endpointPickerRef"),
     (INFERENCE_ALPHA, "InferencePool"): _ignored(_PICKER, "spec.extensionRef"),
-    (INFERENCE_ALPHA, "InferenceModel"): _not_yet("all requests have the same priority", "spec.criticality"),
     (ENVOY_GATEWAY, "Backend"): (
         *_not_yet("endpoints of all zones are alike", "spec.endpoints[].zone"),
         *_ignored(

@@ -49,8 +49,16 @@ def internal_form(kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
     if kind.group == INFERENCE:
         labels = spec["selector"]["matchLabels"]
         ports = [port["number"] for port in spec["targetPorts"]]
+        picker = spec.get("endpointPickerRef", {})
     else:
         labels = spec["selector"]
         ports = [spec["targetPortNumber"]] if "targetPortNumber" in spec else []
-    pool = {"matchLabels": labels, "targetPorts": ports, "appProtocol": spec.get("appProtocol", "http")}
-    return {"spec": pool}
+        picker = spec.get("extensionRef", {})
+    return {
+        "spec": {
+            "matchLabels": labels,
+            "targetPorts": ports,
+            "appProtocol": spec.get("appProtocol", "http"),
+            "failsOpen": picker.get("failureMode", "FailOpen") == "FailOpen",
+        }
+    }

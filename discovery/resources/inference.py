@@ -3,6 +3,8 @@ Extension."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from discovery.resources.meta import Model, Resource
 
 # The label of the ConfigMaps that name the LoRA adapters of a base model, with the value "true".
@@ -15,6 +17,7 @@ class InferencePoolSpec(Model, frozen=True, kw_only=True):
     match_labels: dict[str, str]
     target_ports: tuple[int, ...] = ()  # none: a pool of AIServiceBackends
     app_protocol: str = "http"
+    fails_open: bool = True  # unless its endpointPickerRef says FailClose, as one without a failureMode does
 
 
 class InferencePool(Resource, frozen=True, kw_only=True):
@@ -36,6 +39,7 @@ class InferenceModelSpec(Model, frozen=True, kw_only=True):
     model_name: str
     pool_ref: PoolReference
     target_models: tuple[TargetModel, ...] = ()
+    criticality: Literal["Critical", "Standard", "Sheddable"] = "Standard"
 
 
 class InferenceModel(Resource, frozen=True, kw_only=True):
@@ -70,6 +74,17 @@ class InferenceModelRewrite(Resource, frozen=True, kw_only=True):
     """Of both groups, the Inference Extension's and llm-d's."""
 
     spec: InferenceModelRewriteSpec
+
+
+class InferenceObjectiveSpec(Model, frozen=True, kw_only=True):
+    priority: int = 0  # negative: sheddable
+    pool_ref: PoolReference
+
+
+class InferenceObjective(Resource, frozen=True, kw_only=True):
+    """Of either group, inference.networking.x-k8s.io and llm-d.ai."""
+
+    spec: InferenceObjectiveSpec
 
 
 class AdapterFault(Model, frozen=True, kw_only=True):

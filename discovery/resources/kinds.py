@@ -56,7 +56,6 @@ def _kind(
 # Gateway API still serves v1beta1 of its older kinds; the shape is v1's.
 _BETA = {"v1beta1": "v1"}
 
-_NO_PRIORITY = "not implemented, it has no effect: all requests have the same priority"
 _NO_FILTER = "not implemented: a rule that refers to it is answered with 500"
 
 _ALL = (
@@ -68,9 +67,9 @@ _ALL = (
     _kind(INFERENCE, "InferencePool", "v1", inference.InferencePool),
     _kind(INFERENCE_ALPHA, "InferencePool", "v1alpha2", inference.InferencePool),
     _kind(INFERENCE_ALPHA, "InferenceModel", "v1alpha2", inference.InferenceModel),
-    _kind(INFERENCE_ALPHA, "InferenceObjective", "v1alpha2", None, unused=_NO_PRIORITY),
+    _kind(INFERENCE_ALPHA, "InferenceObjective", "v1alpha2", inference.InferenceObjective),
     _kind(INFERENCE_ALPHA, "InferenceModelRewrite", "v1alpha2", inference.InferenceModelRewrite),
-    _kind(LLM_D, "InferenceObjective", "v1alpha2", None, unused=_NO_PRIORITY),
+    _kind(LLM_D, "InferenceObjective", "v1alpha2", inference.InferenceObjective),
     _kind(LLM_D, "InferenceModelRewrite", "v1alpha2", inference.InferenceModelRewrite),
     _kind(ENVOY_GATEWAY, "Backend", "v1alpha1", envoy_gateway.Backend),
     _kind(ENVOY_GATEWAY, "BackendTrafficPolicy", "v1alpha1", envoy_gateway.BackendTrafficPolicy),

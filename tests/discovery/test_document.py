@@ -65,7 +65,6 @@ def test_every_note_is_about_a_field_that_there_is() -> None:
         ),
         pytest.param(row("Pod", "status.podIP", ""), ("", "done"), id="kind-without-a-schema"),
         pytest.param(row("ConfigMap", "data.baseModel", ""), ("", "done"), id="adapter-map"),
-        pytest.param(row("InferenceObjective", "spec", "llm-d.ai"), ("", "warned"), id="unused-kind"),
         pytest.param(row("HTTPRouteFilter", "spec", "gateway.envoyproxy.io"), ("", "invalid"), id="filter"),
     ],
 )  # fmt: skip

@@ -92,7 +92,6 @@ def test_an_adapter_belongs_to_one_base_model_and_the_older_map_counts(load_text
 @pytest.mark.parametrize(
     ("kind", "spec", "expected"),
     [
-        pytest.param("InferenceObjective", "{priority: 1, poolRef: {name: p}}", "warning", id="objective"),
         pytest.param("InferenceObjective", "{priority: high, poolRef: {name: p}}", "spec.priority: must be", id="type"),
         pytest.param("InferenceObjective", "{priority: 1}", "spec.poolRef: is required", id="no-pool"),
         pytest.param(
@@ -108,14 +107,8 @@ def test_an_adapter_belongs_to_one_base_model_and_the_older_map_counts(load_text
         ),
     ],
 )  # fmt: skip
-def test_objectives_and_rewrites_are_checked_and_objectives_have_no_effect_yet(
-    group: str, kind: str, spec: str, expected: str
-) -> None:
+def test_objectives_and_rewrites_are_checked(group: str, kind: str, spec: str, expected: str) -> None:
     text = f"apiVersion: {group}/v1alpha2\nkind: {kind}\nmetadata: {{name: x}}\nspec: {spec}\n"
     (problem,) = decode(text, file="f").problems
-    if expected == "warning":
-        assert problem.severity is Severity.WARNING
-        assert "not implemented, it has no effect" in problem.message
-    else:
-        assert problem.severity is Severity.REFUSED
-        assert f"{problem.field}: {problem.message}".startswith(expected)
+    assert problem.severity is Severity.REFUSED
+    assert f"{problem.field}: {problem.message}".startswith(expected)
