@@ -234,6 +234,28 @@ def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     type=_Size(),
     help="What all request bodies in memory may take together.",
 )
+@click.option(
+    "--picker-config",
+    envvar="POINTSMAN_PICKER_CONFIG",
+    show_envvar=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="An EndpointPickerConfig: how endpoints of InferencePools are picked.",
+)
+@click.option(
+    "--trust-objective-header",
+    envvar="POINTSMAN_TRUST_OBJECTIVE_HEADER",
+    show_envvar=True,
+    is_flag=True,
+    help="Clients may name their InferenceObjective, and with it their priority.",
+)
+@click.option(
+    "--explain-header",
+    envvar="POINTSMAN_EXPLAIN_HEADER",
+    show_envvar=True,
+    is_flag=True,
+    help="Requests with `x-pointsman-explain: 1` are told how their endpoint was picked.",
+)
 def serve(
     paths: tuple[Path, ...],
     model: tuple[str, ...],
@@ -250,6 +272,9 @@ def serve(
     drain_grace: float,
     drain_timeout: float,
     max_body_memory: int,
+    picker_config: Path | None,
+    trust_objective_header: bool,
+    explain_header: bool,
 ) -> None:
     """Route OpenAI requests by model, as manifests say.
 
@@ -277,6 +302,9 @@ def serve(
         drain_grace_seconds=drain_grace,
         drain_timeout_seconds=drain_timeout,
         max_body_memory_bytes=max_body_memory,
+        picker_config=picker_config,
+        trusts_objective_header=trust_objective_header,
+        tells_picks=explain_header,
         ignored_policies=frozenset(ignore_policy),
     )
     _run(lambda: _serve(settings))
@@ -428,6 +456,8 @@ def explain(
     from discovery.load import load
     from discovery.snapshot import Snapshot
     from middleware.rate_limits import RateLimiter
+    from middleware.scheduling.scheduler import Scheduler
+    from middleware.shedding import Shedder
     from middleware.upstream.registry import UpstreamRegistry
 
     asked = [name for name in model if "=" not in name]
@@ -460,7 +490,18 @@ def explain(
     )
     snapshot = Snapshot(version=1, routing=compiled.routing, membership=compiled.membership)
     registry = UpstreamRegistry(make_transport=make_transport)
-    answer = asyncio.run(explain_request(question, snapshot=snapshot, registry=registry, limiter=RateLimiter()))
+    scheduler = Scheduler()
+    shedder = Shedder(scheduler=scheduler, registry=registry)
+    answer = asyncio.run(
+        explain_request(
+            question,
+            snapshot=snapshot,
+            registry=registry,
+            limiter=RateLimiter(),
+            shedder=shedder,
+            scheduler=scheduler,
+        )
+    )
     if as_json:
         import orjson
 

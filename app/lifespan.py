@@ -22,6 +22,7 @@ from app.gauges import Gauges
 from app.logs import AccessLog, LineWriter
 from app.main import build_chain, make_transport
 from app.metrics import Metrics
+from app.picker_configuration import PickerConfigurationFile
 from app.server import HttpServer
 from app.settings import Settings
 from discovery.snapshot import SnapshotStore
@@ -31,6 +32,9 @@ from discovery.sources.kubernetes import KubernetesSource
 from discovery.sources.reflector import Times
 from middleware.model_extraction import BodyMemory
 from middleware.rate_limits import RateLimiter
+from middleware.scheduling.configuration import PickerConfiguration
+from middleware.scheduling.scheduler import Scheduler
+from middleware.shedding import Shedder
 from middleware.telemetry import ExchangeObserver, report_refusal
 from middleware.traffic_mirroring import MirrorCopies
 from middleware.upstream.health_check import HealthChecks
@@ -64,7 +68,12 @@ class Gateway:
         self.store = SnapshotStore()
         self.registry = UpstreamRegistry(make_transport=make_transport)
         self.scraper = MetricsScraper(registry=self.registry, make_transport=make_transport)
+        self.scheduler = Scheduler()
+        self.picker = PickerConfigurationFile(settings.picker_config, use=self._use_picker)
         self.rules = RuleTrafficRegistry()
+        self.shedder = Shedder(
+            scheduler=self.scheduler, registry=self.registry, trusts_objectives=settings.trusts_objective_header
+        )
         self.memory = BodyMemory(limit_bytes=settings.max_body_memory_bytes)
         self.limiter = RateLimiter()
         self.health = HealthChecks(registry=self.registry, make_transport=make_transport)
@@ -81,6 +90,7 @@ class Gateway:
         self.copies = MirrorCopies(observers=[self.metrics] if tracing is None else [self.metrics, tracing])
         self.store.subscribe(self.registry.follow)
         self.store.subscribe(self.scraper.follow)  # behind the registry: it knows which upstreams stay
+        self.store.subscribe(lambda _: self.scheduler.forget_gone())
         self.store.subscribe(self.rules.follow)
         self.store.subscribe(self.limiter.follow)
         self.store.subscribe(self.health.follow)  # behind the registry, whose upstreams it checks
@@ -98,6 +108,10 @@ class Gateway:
                 memory=self.memory,
                 limiter=self.limiter,
                 copies=self.copies,
+                scheduler=self.scheduler,
+                shedder=self.shedder,
+                scraper=self.scraper,
+                tells_picks=settings.tells_picks,
                 by_port=settings.listens_on_gateway_ports,
                 observers=all_observers,
             ),
@@ -109,6 +123,8 @@ class Gateway:
                 registry=self.registry,
                 limiter=self.limiter,
                 rules=self.rules,
+                shedder=self.shedder,
+                scheduler=self.scheduler,
                 metrics=self.metrics,
                 is_draining=lambda: self._is_draining,
                 waiting_for=self._waiting_for,
@@ -146,6 +162,7 @@ class Gateway:
 
         With a cluster only the admin port listens at first; the data port follows once the cluster is known.
         """
+        self.picker.load()
         self.configuration.load()
         try:
             self.admin_port = await self._admin.listen(self.settings.admin_host, self.settings.admin_port)
@@ -153,10 +170,12 @@ class Gateway:
             if self.cluster is not None:
                 logger.info("asking the cluster, admin on %s:%d", self.settings.admin_host, self.admin_port)
                 self.configuration.follow()
+                self.picker.follow()
                 self._opening = asyncio.create_task(self._open_when_known())
                 return
             await self._open()
             self.configuration.follow()
+            self.picker.follow()
         except BaseException:
             await self.close()
             raise
@@ -197,7 +216,7 @@ class Gateway:
         signals: asyncio.Queue[None] = asyncio.Queue()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, signals.put_nowait, None)
-        loop.add_signal_handler(signal.SIGHUP, self.configuration.reread)
+        loop.add_signal_handler(signal.SIGHUP, self._reread)
         try:
             await self._until_signal(signals)
             draining = asyncio.create_task(self.drain())
@@ -226,6 +245,14 @@ class Gateway:
         finally:
             signalled.cancel()
 
+    def _reread(self) -> None:
+        self.configuration.reread()
+        self.picker.reread()
+
+    def _use_picker(self, configuration: PickerConfiguration) -> None:
+        self.scheduler.configuration = configuration
+        self.scraper.path = configuration.metrics_path.encode("ascii")
+
     async def drain(self) -> None:
         """Stop taking requests and let the running ones end, as the module's docstring says."""
         settings = self.settings
@@ -251,6 +278,7 @@ class Gateway:
             self._opening.cancel()
             await asyncio.wait({self._opening})
         await self.configuration.close()
+        await self.picker.close()
         if self._client is not None:
             await self._client.close()
         await self._data.close()

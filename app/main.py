@@ -15,12 +15,15 @@ from middleware.errors import ErrorsMiddleware
 from middleware.model_extraction import BodyMemory, ModelExtractionMiddleware
 from middleware.rate_limits import RateLimiter
 from middleware.route_matching import RouteMatchingMiddleware
+from middleware.scheduling.scheduler import Scheduler
+from middleware.shedding import Shedder
 from middleware.streaming_proxy import StreamingProxyMiddleware
 from middleware.telemetry import ExchangeObserver, TelemetryMiddleware
 from middleware.traffic_mirroring import MirrorCopies, TrafficMirroringMiddleware
 from middleware.traffic_splitting import TrafficSplittingMiddleware
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
+from middleware.upstream.scraper import MetricsScraper
 from middleware.upstream.transport import UpstreamTransport
 
 
@@ -32,20 +35,24 @@ def build_chain(
     memory: BodyMemory,
     limiter: RateLimiter,
     copies: MirrorCopies,
+    scheduler: Scheduler,
+    shedder: Shedder,
+    scraper: MetricsScraper,
+    tells_picks: bool = False,
     by_port: bool = False,
     observers: Sequence[ExchangeObserver],
 ) -> ASGIApp:
-    """The data port's ASGI application. ``by_port``: listeners are told apart by the port that a request came to,
-    too."""
+    """The data port's ASGI application. ``by_port``: listeners are told apart by the port that a request came to, too.
+    ``tells_picks``: clients may ask how their endpoint was picked."""
     chain = [
         Middleware(TelemetryMiddleware, observers=observers),
         Middleware(ErrorsMiddleware),
         Middleware(ModelExtractionMiddleware, store=store, memory=memory, by_port=by_port),
         Middleware(RouteMatchingMiddleware),
-        Middleware(AdmissionMiddleware, limiter=limiter),
+        Middleware(AdmissionMiddleware, limiter=limiter, shedder=shedder),
         Middleware(TrafficSplittingMiddleware),
         Middleware(CircuitBreakingMiddleware, registry=registry, rules=rules),
-        Middleware(EndpointPickingMiddleware),
+        Middleware(EndpointPickingMiddleware, scheduler=scheduler, use=scraper, tells_picks=tells_picks),
         Middleware(TrafficMirroringMiddleware, registry=registry, copies=copies),
     ]
     app: ASGIApp = StreamingProxyMiddleware()

@@ -41,5 +41,11 @@ class Settings:
     """Then running answers may finish for so long; what is left is cut as a broken stream."""
     max_body_memory_bytes: int = 512 * MIB
     """What all request bodies in memory may take together; above it requests are refused with 503 `overloaded`."""
+    picker_config: Path | None = None
+    """An EndpointPickerConfig: how endpoints of InferencePools are picked. None: as docs/scheduling.md says."""
+    trusts_objective_header: bool = False
+    """Whether clients may name their InferenceObjective, and with it their priority."""
+    tells_picks: bool = False
+    """Whether an answer tells how its endpoint was picked, when the request asks for it."""
     ignored_policies: frozenset[str] = frozenset()
     """Policy kinds that we do not implement and that may be ignored all the same."""

@@ -1,5 +1,5 @@
 """May the request go on, or is its answer ours? Redirects, refused rules and the model list end here,
-and so do requests that a fault is injected into or a rate limit refuses."""
+and so do requests that a fault is injected into, that a rate limit refuses, or that a full pool sheds."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from middleware.exchange import Exchange
 from middleware.headers import RawHeaders, mutate
 from middleware.model_list import model_list_body
 from middleware.rate_limits import RateLimiter
+from middleware.shedding import Shedder
 from middleware.targets import rewrite_path
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -83,8 +84,8 @@ def decide(exchange: Exchange, *, local_port: int | None = None) -> DirectAnswer
 class AdmissionMiddleware:
     """Gives the answers that need no upstream, and holds back what a policy does not let through.
 
-    Faults come before limits, as in Envoy. Nothing is held here but the request itself: a place among the rule's
-    requests is taken behind this stage.
+    Faults come before limits, as in Envoy, and what a pool sheds comes last. Nothing is held here but the request
+    itself: a place among the rule's requests is taken behind this stage.
     """
 
     def __init__(
@@ -92,11 +93,13 @@ class AdmissionMiddleware:
         app: ASGIApp,
         *,
         limiter: RateLimiter,
+        shedder: Shedder,
         draw: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.app = app
         self.limiter = limiter
+        self.shedder = shedder
         self.draw = draw
         self.sleep = sleep
 
@@ -111,6 +114,7 @@ class AdmissionMiddleware:
                 await self._inject(policy.faults, exchange)
             if policy.rate_limits:
                 self.limiter.admit(exchange.rule, exchange)
+            self.shedder.admit(exchange, scope["headers"])
             await self.app(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})

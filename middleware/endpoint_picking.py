@@ -1,17 +1,26 @@
-"""Which endpoint gets the next attempt? One not tried yet, of the first arm that has any; the load balancer chooses."""
+"""Which endpoint gets the next attempt? One not tried yet, of the first arm that has any.
+
+Of an InferencePool's endpoints the scheduler's profile chooses, by what is known of them and of the prompt; of other
+backends' endpoints the rule's load balancer.
+"""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from collections.abc import Callable
+from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from discovery.snapshot import BackendRef
+from discovery.snapshot import BackendRef, PoolSettings
 from middleware.errors import NoEndpointsError
 from middleware.exchange import Exchange
 from middleware.load_balancing import make_balancer
+from middleware.model_rewriting import target_model
+from middleware.pick_explanation import EXPLAIN_HEADER, explanation_headers
+from middleware.scheduling.load import Knowledge
+from middleware.scheduling.scheduler import Asked, Scheduler
 from middleware.upstream.outcome import Attempt, Outcome
 from middleware.upstream.registry import Candidate, Pick
 
@@ -74,23 +83,112 @@ def _next(
     return Pick(again[0], *choose(*again)) if again is not None else None
 
 
+class PoolUse(Protocol):
+    """Is told that a pool has traffic."""
+
+    def touch(self, pool_id: str) -> None:
+        """A request goes there."""
+
+
+class PoolPicking:
+    """One request's way of choosing among the endpoints of pools; of other backends ``otherwise`` chooses."""
+
+    __slots__ = ("_exchange", "_otherwise", "_scheduler", "_told", "_use", "asked")
+
+    def __init__(
+        self, exchange: Exchange, *, scheduler: Scheduler, use: PoolUse, otherwise: Choose, is_explained: bool = False
+    ) -> None:
+        self._exchange = exchange
+        self._scheduler = scheduler
+        self._use = use
+        self._otherwise = otherwise
+        self._told = exchange.answer_additions
+        self.asked = Asked(body=lambda: exchange.body, is_explained=is_explained)
+
+    def choose(self, arm: BackendRef, pool: tuple[Candidate, ...]) -> Candidate:
+        """One of ``pool``, which is not empty."""
+        asked, backend = self.asked, arm.backend
+        if backend is None or backend.pool is None:
+            self._scheduler.failed(asked)  # whichever pool's endpoint was tried before
+            asked.table = None
+            chosen = self._otherwise(arm, pool)
+        else:
+            self._use.touch(backend.id)
+            asked.model = target_model(self._exchange, arm.model_rewrites)
+            loads = [candidate.upstream.load for candidate in pool]
+            chosen = pool[self._scheduler.pick(backend.id, backend.pool, asked, loads)]
+        if asked.is_explained:
+            told = explanation_headers(Pick(arm, *chosen), asked.table, pool)
+            self._exchange.answer_additions = (*self._told, *told)
+        return chosen
+
+
+def known(settings: PoolSettings | None, pool: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    """The candidates that may be picked: none of a pool that fails closed while nothing is known of it.
+
+    Where nobody can be reached, trying shows that as well, and says it better.
+    """
+    if settings is None or settings.fails_open or not pool:
+        return pool
+    if any(candidate.upstream.load.knowledge is not Knowledge.STALE for candidate in pool):
+        return pool
+    return pool if all(candidate.upstream.load.is_unreachable for candidate in pool) else ()
+
+
 class EndpointPickingMiddleware:
     """Puts `next_pick(attempts)` into the Exchange; the proxy calls it before each attempt."""
 
-    def __init__(self, app: ASGIApp, *, draw: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        scheduler: Scheduler,
+        use: PoolUse,
+        tells_picks: bool = False,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
         self.app = app
+        self.tells_picks = tells_picks  # whether clients may ask with a header how their endpoint was picked
+        self.scheduler = scheduler
+        self.use = use
         self.draw = draw
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["pointsman.exchange"]
-        arms, candidates = exchange.arms, exchange.candidates
-        assert candidates is not None
+        balancer = make_balancer(exchange, self.draw)
+        is_explained = self.tells_picks and (EXPLAIN_HEADER, b"1") in scope["headers"]
+        if not is_explained and all(arm.backend is None or arm.backend.pool is None for arm in exchange.arms):
+            self._offer(exchange, balancer.choose)
+            await self.app(scope, receive, send)
+            return
+        picking = PoolPicking(
+            exchange,
+            scheduler=self.scheduler,
+            use=self.use,
+            otherwise=balancer.choose,
+            is_explained=is_explained,
+        )
+        self._offer(exchange, picking.choose)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            last = exchange.attempts[-1] if exchange.attempts else None
+            if last is not None and last.outcome is Outcome.ANSWERED and last.status is not None and last.status < 400:
+                self.scheduler.answered(picking.asked)
+            else:
+                self.scheduler.failed(picking.asked)
+
+    def _offer(self, exchange: Exchange, choose: Choose) -> None:
+        arms, ready = exchange.arms, exchange.candidates
+        assert ready is not None
         assert exchange.rule is not None
-        choose = make_balancer(exchange, self.draw).choose
         attempts_per_priority = exchange.rule.policy.retry.attempts_per_priority
+
+        def candidates(arm: BackendRef) -> tuple[Candidate, ...]:
+            pool = ready(arm)
+            return pool if arm.backend is None else known(arm.backend.pool, pool)
 
         def next_pick(attempts: list[Attempt]) -> Pick:
             return decide(arms, candidates, attempts, choose, attempts_per_priority=attempts_per_priority)
 
         exchange.next_pick = next_pick
-        await self.app(scope, receive, send)

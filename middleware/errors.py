@@ -187,6 +187,13 @@ class RateLimitedError(GatewayError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class SaturatedError(GatewayError):
+    """The pool is full, and the request's priority says that it can wait."""
+
+    reason = Reason.SATURATED
+    retry_after_seconds = 1.0
+
+
 class FaultInjectedError(GatewayError):
     """A policy's faultInjection.abort, with the status that it says."""
 

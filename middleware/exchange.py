@@ -65,6 +65,8 @@ class Exchange:
     # Admission
     answer_additions: tuple[tuple[bytes, bytes], ...] = ()  # headers of every answer, ours or an upstream's
 
+    priority: int = 0  # below 0 the request is shed when its pool is saturated
+
     # TrafficSplitting
     arms: tuple[BackendRef, ...] = ()
     session: Session | None = None  # where the rule keeps clients on their arm

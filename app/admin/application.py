@@ -21,6 +21,8 @@ from app.metrics import Metrics
 from discovery.describe import describe
 from discovery.snapshot import SnapshotStore
 from middleware.rate_limits import RateLimiter
+from middleware.scheduling.scheduler import Scheduler
+from middleware.shedding import Shedder
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
 
@@ -30,6 +32,8 @@ def build_admin(
     store: SnapshotStore,
     registry: UpstreamRegistry,
     limiter: RateLimiter,
+    shedder: Shedder,
+    scheduler: Scheduler,
     rules: RuleTrafficRegistry,
     metrics: Metrics,
     is_draining: Callable[[], bool],
@@ -64,12 +68,19 @@ def build_admin(
 
     async def explain_request(request: Request) -> Response:
         try:
-            question = msgspec.convert(
-                msgspec.json.decode(await request.body()), AskedQuestion, strict=True
-            ).as_question()
+            question = _asked.decode(await request.body()).as_question()
         except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
             return _json({"error": str(error)}, status=400)
-        return _json(await explain(question, snapshot=store.current, registry=registry, limiter=limiter))
+        return _json(
+            await explain(
+                question,
+                snapshot=store.current,
+                registry=registry,
+                limiter=limiter,
+                shedder=shedder,
+                scheduler=scheduler,
+            )
+        )
 
     return Starlette(
         routes=[
@@ -84,9 +95,11 @@ def build_admin(
 
 
 class AskedQuestion(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /explain: a request to explain. ``headers`` is an object of names and values."""
+    """The body of POST /explain: a request to explain. ``headers`` is an object of names and values; ``body`` is the
+    request's own JSON, taken as it stands there, and its model goes before ``model``."""
 
     model: str | None = None
+    body: msgspec.Raw = msgspec.Raw()
     method: str = "POST"
     path: str = "/v1/chat/completions"
     headers: dict[str, str] = {}
@@ -102,7 +115,11 @@ class AskedQuestion(msgspec.Struct, forbid_unknown_fields=True):
             headers=tuple(self.headers.items()),
             requests=self.requests,
             port=self.port,
+            body=bytes(self.body) or None,
         )
+
+
+_asked = msgspec.json.Decoder(AskedQuestion)
 
 
 def _json(value: object, *, status: int = 200) -> Response:

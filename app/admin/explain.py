@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from app.admin.explain_picks import explain_admission, explain_pick, load_line
 from discovery.describe import (
     MASK,
     describe_endpoint,
@@ -33,13 +34,17 @@ from middleware import (
     model_rewriting,
     rate_limits,
     route_matching,
+    shedding,
     traffic_splitting,
 )
+from middleware.endpoint_picking import Choose
 from middleware.errors import GatewayError
 from middleware.exchange import Exchange
 from middleware.headers import RawHeaders, header_map, strip_client_headers, upstream_headers
 from middleware.load_balancing import Balancer, hash_key
 from middleware.rate_limits import RateLimiter
+from middleware.scheduling.scheduler import Asked, Scheduler
+from middleware.shedding import Shedder
 from middleware.targets import upstream_target
 from middleware.upstream.registry import Candidate, Pick, UpstreamRegistry
 
@@ -59,9 +64,18 @@ class Question:
     headers: tuple[tuple[str, str], ...] = ()  # a Host among them says which listener is asked
     requests: int = 0  # how many draws to make, to show how the traffic would spread
     port: int | None = None  # where listeners are told apart by port
+    body: bytes | None = None  # JSON; None: one that names the model and has no prompt
 
 
-async def explain(question: Question, *, snapshot: Snapshot, registry: UpstreamRegistry, limiter: RateLimiter) -> Json:
+async def explain(
+    question: Question,
+    *,
+    snapshot: Snapshot,
+    registry: UpstreamRegistry,
+    limiter: RateLimiter,
+    shedder: Shedder,
+    scheduler: Scheduler,
+) -> Json:
     """What becomes of the request: where it goes, or the answer that the gateway gives, each with the reasons.
 
     Works in slices: a question about 10,000 models must not hold up the streams.
@@ -79,6 +93,7 @@ async def explain(question: Question, *, snapshot: Snapshot, registry: UpstreamR
     try:
         model_extraction.locate(exchange, snapshot, question.port)
         model_extraction.decide(exchange)
+        answer["request"]["model"] = exchange.model
         asked = route_matching.route_request(exchange)
         routing = await explain_route_in_slices(snapshot.routing, asked, port=question.port)
         answer["routing"] = routing.as_dict()
@@ -95,22 +110,44 @@ async def explain(question: Question, *, snapshot: Snapshot, registry: UpstreamR
                 {**describe_rate_limit(held.limit), "remaining": int(limiter.remaining(rule, held))}
                 for held in rate_limits.decide(rule.policy.rate_limits, exchange)
             ]
+        if shedding.has_priorities(rule):
+            answer["admission"] = explain_admission(exchange, rule, _raw_headers(question), shedder)
         candidates = _Candidates(exchange, rule, registry)
+        scheduled = Asked(body=lambda: exchange.body)
         answer["arms"] = [_arm(exchange, ref, rule, candidates(ref), registry) for ref in rule.backend_refs]
+        for arm, ref in zip(answer["arms"], rule.backend_refs, strict=True):
+            scheduled.model = model_rewriting.target_model(exchange, ref.model_rewrites)
+            explain_pick(
+                arm,
+                ref,
+                everyone=candidates.ready(ref),
+                pool=candidates(ref),
+                asked=scheduled,
+                scheduler=scheduler,
+            )
         if question.requests:
             kind = rule.policy.load_balancer
             key = hash_key(kind, exchange) if isinstance(kind, ConsistentHash) else None
             balancer = Balancer(kind=kind, draw=random.random, turns={}, key=key)
-            answer["draws"] = await _draws(exchange, rule, candidates, min(question.requests, MAX_REQUESTS), balancer)
+
+            def choose(ref: BackendRef, pool: tuple[Candidate, ...]) -> Candidate:
+                if ref.backend is None or ref.backend.pool is None:
+                    return balancer.choose(ref, pool)
+                scheduled.model = model_rewriting.target_model(exchange, ref.model_rewrites)
+                loads = [candidate.upstream.load for candidate in pool]
+                return pool[scheduler.would_pick(ref.backend.id, ref.backend.pool, scheduled, loads)]
+
+            answer["draws"] = await _draws(exchange, rule, candidates, min(question.requests, MAX_REQUESTS), choose)
     except GatewayError as error:
         answer["answer"] = {"status": error.status, "code": error.reason.value, "message": error.message}
     return answer
 
 
 def _exchange(question: Question) -> Exchange:
-    body = b"" if question.model is None else orjson.dumps({"model": question.model})
-    given = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in question.headers]
-    headers = strip_client_headers(given)
+    body = question.body
+    if body is None:
+        body = b"" if question.model is None else orjson.dumps({"model": question.model})
+    headers = strip_client_headers(_raw_headers(question))
     if all(name != b"host" for name, _ in headers):
         headers.insert(0, (b"host", b"localhost"))
     if body:
@@ -134,6 +171,10 @@ def _exchange(question: Question) -> Exchange:
         body=body,
         body_size=len(body),
     )
+
+
+def _raw_headers(question: Question) -> RawHeaders:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in question.headers]
 
 
 class _Candidates:
@@ -204,7 +245,7 @@ def _arm(
     return arm
 
 
-async def _draws(exchange: Exchange, rule: Rule, candidates: _Candidates, count: int, balancer: Balancer) -> Json:
+async def _draws(exchange: Exchange, rule: Rule, candidates: _Candidates, count: int, choose: Choose) -> Json:
     backends: Counter[str] = Counter()
     endpoints: Counter[str] = Counter()
     models: Counter[str] = Counter()
@@ -213,7 +254,7 @@ async def _draws(exchange: Exchange, rule: Rule, candidates: _Candidates, count:
             await asyncio.sleep(0)
         try:
             arms = traffic_splitting.decide(rule, random.random())
-            pick = endpoint_picking.decide(arms, candidates, [], balancer.choose)
+            pick = endpoint_picking.decide(arms, candidates, [], choose)
         except GatewayError as error:
             backends[f"answered {error.status} {error.reason.value}"] += 1
             continue
@@ -252,6 +293,10 @@ def explain_as_text(answer: Json) -> str:
         lines.append(
             f"rate limit: {limit['requests']} per {limit['unit'].lower()}, {where}: {limit['remaining']} left{shadow}"
         )
+    admission = answer.get("admission")
+    if admission is not None:
+        shed = ", shed" if admission["isShed"] else ""
+        lines.append(f"priority {admission['priority']}, saturation of its pools {admission['saturation']:g}{shed}")
     for arm in answer.get("arms", ()):
         of_what = "the requests" if not arm.get("priority") else f"what priority {arm['priority']} gets"
         lines.append(f"arm: {arm['backend']}, weight {arm['weight']}, {arm['share']:.1%} of {of_what}")
@@ -265,6 +310,11 @@ def explain_as_text(answer: Json) -> str:
             lines.append(
                 f"  endpoint: {endpoint['address']}:{endpoint['port']}{pod}, {endpoint['inFlight']} in flight{state}"
             )
+            known = load_line(endpoint)
+            if known is not None:
+                lines.append(f"    {known}")
+        if "wouldPick" in arm:
+            lines.append(f"  would pick: {arm['wouldPick']}")
         sent = arm.get("upstreamRequest")
         if sent is not None:
             lines.append(f"  sent as: {request['method']} {sent['target']}, host {dict(sent['headers'])['host']}")

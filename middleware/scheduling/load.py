@@ -38,7 +38,9 @@ class Load:
         "adapters",
         "in_flight",
         "interval_seconds",
+        "is_gone",
         "is_silent",
+        "is_unreachable",
         "knowledge",
         "kv_cache",
         "kv_usage",
@@ -64,8 +66,10 @@ class Load:
         self.knowledge = Knowledge.UNREAD
         self.may_be_compared = False  # whether its numbers mean something beside those of others
         self.last_failure = ""  # why the last reading failed, for people
+        self.is_unreachable = False  # the last reading found nobody there
         # As we know.
         self.in_flight = 0
+        self.is_gone = False  # no snapshot names the endpoint any more
         self.is_silent = False
         self._begun = 0
         self._seen = 0
@@ -99,6 +103,7 @@ class Load:
         self.read_at = at
         self.interval_seconds = interval_seconds
         self.last_failure = ""
+        self.is_unreachable = False
         self._know(Knowledge.FRESH)
         self._estimate()
 
@@ -107,9 +112,10 @@ class Load:
         self.read(ServerLoad(), mark=mark, at=at, interval_seconds=interval_seconds)
         self._know(Knowledge.NONE)
 
-    def failed(self, why: str) -> None:
+    def failed(self, why: str, *, is_unreachable: bool = False) -> None:
         """A reading failed. The last one counts until it is stale; where there was none, nothing is known."""
         self.last_failure = why
+        self.is_unreachable = is_unreachable
         if self.read_at == -math.inf:
             self._know(Knowledge.STALE)
 

@@ -25,6 +25,7 @@ class PrefixIndex:
         self._limit = max(1, limit_bytes // ENTRY_BYTES)  # entries of all endpoints together
         self._holders: dict[int, int] = {}  # hash -> a bit for each endpoint's slot
         self._blocks: dict[int, OrderedDict[int, None]] = {}  # slot -> its hashes, the one used last at the end
+        self._loads: dict[int, Load] = {}  # slot -> its endpoint
         self._free: list[int] = []  # slots of endpoints that are gone
 
     def __len__(self) -> int:
@@ -71,13 +72,19 @@ class PrefixIndex:
         slot = load.prefix_slot
         if slot >= 0:
             self._shrink(slot, 0)
-            del self._blocks[slot]
+            del self._blocks[slot], self._loads[slot]
             self._free.append(slot)
             load.prefix_slot = -1
+
+    def forget_gone(self) -> None:
+        """The same for every endpoint that no snapshot names any more."""
+        for load in [load for load in self._loads.values() if load.is_gone]:
+            self.forget(load)
 
     def _take_slot(self, load: Load) -> int:
         slot = load.prefix_slot = self._free.pop() if self._free else len(self._blocks)
         self._blocks[slot] = OrderedDict()
+        self._loads[slot] = load
         share = max(1, self._limit // len(self._blocks))
         for other in self._blocks:
             self._shrink(other, share)

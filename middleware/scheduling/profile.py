@@ -124,5 +124,3 @@ _ADAPTERS = WeightedScorer(name="lora-affinity-scorer", scorer=LoraAffinityScore
 DEFAULT_SCORERS = (_QUEUE, _KV_CACHE, _PREFIX)
 # Where no file says otherwise. Endpoints without adapters all have 0 from the last one.
 DEFAULT_PROFILE = Profile(scorers=(*DEFAULT_SCORERS, _ADAPTERS))
-# The annotation `routing-strategy: DEFAULT`: by load alone.
-LOAD_PROFILE = Profile(name="load", scorers=(_QUEUE, _KV_CACHE, _ADAPTERS))

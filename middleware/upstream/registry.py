@@ -183,8 +183,10 @@ class UpstreamRegistry:
         for endpoint_id in [known for known in self._leaving if known in named]:
             upstream = self._upstreams[endpoint_id] = self._leaving.pop(endpoint_id)
             upstream.on_idle = None
+            upstream.load.is_gone = False
         for endpoint_id in [known for known in self._upstreams if known not in named]:
             upstream = self._leaving[endpoint_id] = self._upstreams.pop(endpoint_id)
+            upstream.load.is_gone = True
             upstream.transport.close_idle()
             upstream.on_idle = self._drop
             if not upstream.in_flight:

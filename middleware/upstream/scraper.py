@@ -218,7 +218,8 @@ class MetricsScraper:
             target.failures = 0
         except (UnreadableError, UnusableMetricsError, httpx.TransportError) as error:
             target.failures += 1
-            load.failed(str(error))
+            is_unreachable = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            load.failed(str(error), is_unreachable=is_unreachable)
         except Exception:
             # A defect of ours must not end the asking for good.
             target.failures += 1

@@ -17,9 +17,12 @@ from discovery.load import load
 from discovery.snapshot import SnapshotStore
 from middleware.model_extraction import BodyMemory
 from middleware.rate_limits import RateLimiter
+from middleware.scheduling.scheduler import Scheduler
+from middleware.shedding import Shedder
 from middleware.traffic_mirroring import MirrorCopies, MirrorRecord
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry
+from middleware.upstream.scraper import MetricsScraper
 from tests.support.gateway import FinishedExchanges, route_to
 from tests.support.raw_client import RawClient
 from tests.support.raw_upstream import Conversation, RawUpstream
@@ -44,7 +47,11 @@ async def test_leaving_is_seen_and_a_whole_exchange_works(tmp_path: Path, http: 
         store = SnapshotStore()
         store.publish(compiled.routing, compiled.membership)
         registry, finished = UpstreamRegistry(make_transport=make_transport), FinishedExchanges()
+        scheduler = Scheduler()
         chain = build_chain(
+            scheduler=scheduler,
+            shedder=Shedder(scheduler=scheduler, registry=registry),
+            scraper=MetricsScraper(registry=registry, make_transport=make_transport),
             limiter=RateLimiter(),
             store=store,
             registry=registry,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -31,9 +33,9 @@ class Pod:
     (``answers_may_go``). ``asked`` and ``answered`` count; ``requests`` are the bodies.
     """
 
-    def __init__(self, host: str = "127.0.0.1", *, metrics: str = "") -> None:
+    def __init__(self, host: str = "127.0.0.1", *, port: int = 0, metrics: str = "") -> None:
         self.host = host
-        self.port = 0
+        self.port = port
         self.metrics = metrics or vllm_metrics()
         self.metrics_status = 200
         self.metrics_may_go = asyncio.Event()
@@ -54,7 +56,7 @@ class Pod:
         return self.host, self.port
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, self.host, 0, limit=1 << 24)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=1 << 24)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -123,3 +125,56 @@ class Pod:
         writer.write(b"HTTP/1.1 %d -\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (status, kind, len(body)))
         writer.write(body)
         await writer.drain()
+
+
+@asynccontextmanager
+async def pods(count: int) -> AsyncIterator[list[Pod]]:
+    """So many pods, each at an address of its own and all at one port, as those of a pool are."""
+    async with AsyncExitStack() as stack:
+        made: list[Pod] = []
+        for number in range(count):
+            port = made[0].port if made else 0
+            made.append(await stack.enter_async_context(Pod(f"127.1.0.{number + 1}", port=port)))
+        yield made
+
+
+def pool_of(
+    members: list[Pod],
+    *,
+    model: str = "qwen",
+    failure_mode: str = "FailOpen",
+    annotations: str = "",
+    labels: str = "",
+    more: str = "",
+) -> str:
+    """Manifests of an HTTPRoute for one model to an InferencePool of these pods, which are named pod-1, pod-2, …"""
+    listed = "".join(
+        f"""
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: pod-{pod.host.rpartition(".")[2]}, labels: {{app: {model}{labels}}}}}
+status: {{podIP: {pod.host}}}"""
+        for pod in members
+    )
+    return f"""
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: route-{model}}}
+spec:
+  rules:
+  - matches:
+    - headers: [{{name: X-Gateway-Model-Name, value: {model}}}]
+    backendRefs:
+    - {{group: inference.networking.k8s.io, kind: InferencePool, name: pool-{model}}}
+---
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {{name: pool-{model}, annotations: {{{annotations}}}}}
+spec:
+  selector: {{matchLabels: {{app: {model}}}}}
+  targetPorts: [{{number: {members[0].port}}}]
+  endpointPickerRef: {{name: epp, port: {{number: 9002}}, failureMode: {failure_mode}}}{listed}
+---
+{more}
+"""

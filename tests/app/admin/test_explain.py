@@ -15,6 +15,8 @@ from app.main import make_transport
 from discovery.load import load
 from discovery.snapshot import Snapshot
 from middleware.rate_limits import RateLimiter
+from middleware.scheduling.scheduler import Scheduler
+from middleware.shedding import Shedder
 from middleware.upstream.registry import UpstreamRegistry
 from tests.support.gateway import route_to, running_gateway
 from tests.support.processes import run_command
@@ -56,7 +58,17 @@ def snapshot(tmp_path: Path) -> Snapshot:
 
 def explained(snapshot: Snapshot, **question: Any) -> dict[str, Any]:
     registry = UpstreamRegistry(make_transport=make_transport)
-    return asyncio.run(explain(Question(**question), snapshot=snapshot, registry=registry, limiter=RateLimiter()))
+    scheduler = Scheduler()
+    shedder = Shedder(scheduler=scheduler, registry=registry)
+    asked = explain(
+        Question(**question),
+        snapshot=snapshot,
+        registry=registry,
+        limiter=RateLimiter(),
+        shedder=shedder,
+        scheduler=scheduler,
+    )
+    return asyncio.run(asked)
 
 
 def test_the_rule_its_arms_and_why_the_others_lost(snapshot: Snapshot) -> None:

@@ -10,7 +10,7 @@ import pytest
 from middleware.scheduling.filters import UtilizationFilter
 from middleware.scheduling.load import Load, SchedulingRequest
 from middleware.scheduling.pickers import MaxScorePicker, RandomPicker, WeightedRandomPicker
-from middleware.scheduling.profile import DEFAULT_PROFILE, LOAD_PROFILE, NamedFilter, Profile, WeightedScorer
+from middleware.scheduling.profile import DEFAULT_PROFILE, NamedFilter, Profile, WeightedScorer
 from middleware.scheduling.saturation import Thresholds
 from middleware.scheduling.scorers import QueueScorer
 from tests.middleware.scheduling.loads import adapters, load
@@ -49,7 +49,6 @@ def test_the_default_weighs_queue_2_kv_cache_2_prefix_3() -> None:
         one.prefix_slot = slot
     request = SchedulingRequest(blocks=2, matched={0: 2, 1: 1})
     assert explain(DEFAULT_PROFILE, request, loads) == [2 * 0.5 + 3, 2 * 0.5 + 2 * 0.75 + 1.5, 2 + 2]
-    assert explain(LOAD_PROFILE, request, loads) == [2 * 0.5, 2 * 0.5 + 2 * 0.75, 2 + 2]
 
 
 def test_of_equal_endpoints_the_one_with_the_adapter_is_picked() -> None:
