@@ -4,7 +4,6 @@ ActiveHealth."""
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 
 from discovery.resources.envoy_gateway import ActiveHealthCheck, BackendTrafficPolicy
@@ -40,8 +39,8 @@ def compile_active_health(
         if seconds <= 0:
             causes.append(Cause(field=f"{_FIELD}.{name}", message="must be more than 0s"))
     expected = _expected(check)
-    if expected is None or len(expected) > MAX_EXPECTED_BYTES:
-        message = f"must be text, or base64, of at most {MAX_EXPECTED_BYTES} bytes"
+    if len(expected) > MAX_EXPECTED_BYTES:
+        message = f"must have at most {MAX_EXPECTED_BYTES} bytes"
         causes.append(Cause(field=f"{_FIELD}.http.expectedResponse", message=message))
     if causes:
         return None, tuple(causes)
@@ -57,19 +56,14 @@ def compile_active_health(
         host=host.encode("ascii") if host else None,
         statuses=frozenset(http.expected_statuses) or frozenset({200}),
         retriable_statuses=frozenset(http.retriable_statuses),
-        expected=expected or b"",
+        expected=expected,
         port=check.overrides.port,
     ), ()
 
 
-def _expected(check: ActiveHealthCheck) -> bytes | None:
-    """What the answer must contain; b"" for anything, None for what cannot be read."""
+def _expected(check: ActiveHealthCheck) -> bytes:
+    """What the answer must contain; b"" for anything. That it is base64 was checked when it was decoded."""
     payload = check.http.expected_response if check.http is not None else None
     if payload is None:
         return b""
-    if payload.text is not None:
-        return payload.text.encode("utf-8")
-    try:
-        return base64.b64decode(payload.binary or "", validate=True)
-    except binascii.Error:
-        return None
+    return payload.text.encode("utf-8") if payload.text is not None else base64.b64decode(payload.binary or "")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from discovery.compile.matches import compile_regex
 from discovery.rate_limit import AddressSelector, ClientSelector, PathSelector, RateLimit, ValueSelector
 from discovery.routing_table import PathKind, Pattern
 from discovery.snapshot import FaultInjection, Routing, Rule, RulePolicy, Snapshot
@@ -91,6 +92,14 @@ TEN = ipaddress.ip_network("192.0.2.0/24")
             asked(target=b"/a"),
             False,
             id="exact-inverted",
+        ),
+        pytest.param(
+            ClientSelector(
+                path=PathSelector(kind=PathKind.REGULAR_EXPRESSION, value="/v./x", regex=compile_regex("/v./x"))
+            ),
+            asked(target=b"/v1/xy"),
+            False,
+            id="expressions-match-in-full",
         ),
         pytest.param(
             ClientSelector(query=(ValueSelector(name=b"k", pattern=Pattern(name=b"k", value=b"a b")),)),

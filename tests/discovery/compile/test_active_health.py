@@ -106,7 +106,7 @@ def test_an_endpoint_s_own_host_for_checks(load_text: LoadText) -> None:
         pytest.param("type: HTTP, timeout: 0s, http: {path: /}", "timeout: must be more", id="timeout"),
         pytest.param(
             f"type: HTTP, http: {{path: /, expectedResponse: {{type: Text, text: {'x' * 1025}}}}}",
-            "http.expectedResponse: must be text",
+            "http.expectedResponse: must have at most",
             id="more-than-is-looked-at",
         ),
     ],

@@ -108,6 +108,11 @@ def test_a_limit_that_is_there_twice_counts_once(load_text: LoadText) -> None:
             id="exact-path",
         ),
         pytest.param(
+            "path: {type: RegularExpression, value: '/v./x', invert: true}",
+            ClientSelector(path=PathSelector(kind=PathKind.REGULAR_EXPRESSION, value="/v./x", is_inverted=True)),
+            id="path-by-expression",
+        ),
+        pytest.param(
             "sourceCIDR: {type: Distinct, value: 10.1.2.3/8}",
             ClientSelector(address=AddressSelector(network=ipaddress.ip_network("10.0.0.0/8"), is_distinct=True)),
             id="address",
