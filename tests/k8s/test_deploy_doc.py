@@ -138,7 +138,9 @@ def test_in_a_cluster_with_ipv6_addresses_both_ports_listen_on_them(tmp_path: Pa
 
 
 def test_taking_over_a_class_means_one_controller_name(tmp_path: Path) -> None:
-    ((_, container),) = gateways(overlay_with("gateway.envoyproxy.io/gatewayclass-controller", tmp_path))
+    built = overlay_with("gateway.envoyproxy.io/gatewayclass-controller", tmp_path)
+    ((_, container),) = gateways(built)
+    assert not [each for each in built if each["kind"] in ("GatewayClass", "Gateway")]
     assert flag(container, "controller-name") == "gateway.envoyproxy.io/gatewayclass-controller"
 
 
