@@ -62,6 +62,7 @@ def describe(snapshot: Snapshot) -> Json:
             for backend in routing.backends.values()
         },
         "models": sorted(routing.model_names),
+        "baseModels": dict(sorted(routing.base_models.items())),
     }
 
 

@@ -385,7 +385,8 @@ class Routing:
     listeners: tuple[Listener, ...] = ()
     backends: Mapping[str, Backend] = field(default_factory=lambda: MappingProxyType({}))
     rules: tuple[Rule, ...] = ()
-    model_names: frozenset[str] = frozenset()  # every name that a rule or an InferenceModel configures
+    model_names: frozenset[str] = frozenset()  # every name that a rule, an InferenceModel or an adapter map configures
+    base_models: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # of adapters and of bases
     statuses: tuple[ObjectStatus, ...] = ()
     inputs: object = field(default=None, compare=False, repr=False)  # what it was compiled from, to know it again
 

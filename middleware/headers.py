@@ -22,11 +22,12 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 MODEL_HEADER = b"x-gateway-model-name"
 AI_GATEWAY_MODEL_HEADER = b"x-ai-eg-model"
+BASE_MODEL_HEADER = b"x-gateway-base-model-name"
 
 # What steers routing, picking or scheduling is ours to set; a client's word for it would be a way around the rules.
 _STRIPPED_PREFIXES = (
     MODEL_HEADER,
-    b"x-gateway-base-model-name",
+    BASE_MODEL_HEADER,
     b"x-gateway-destination-endpoint",
     b"x-gateway-inference-objective",
     b"x-gateway-inference-fairness-id",
@@ -154,6 +155,9 @@ def upstream_headers(exchange: Exchange, pick: Pick, sent: Outgoing | None = Non
         model = None if sent.model is None else sent.model.encode()
     if model is not None:
         headers.append((MODEL_HEADER, model))
+    base_model = given.get(BASE_MODEL_HEADER)
+    if base_model is not None:
+        headers.append((BASE_MODEL_HEADER, base_model))
 
     host = exchange.host
     rule = exchange.rule

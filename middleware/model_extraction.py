@@ -23,7 +23,7 @@ from middleware.errors import (
     RequestTooLargeError,
 )
 from middleware.exchange import Exchange
-from middleware.headers import AI_GATEWAY_MODEL_HEADER, MODEL_HEADER
+from middleware.headers import AI_GATEWAY_MODEL_HEADER, BASE_MODEL_HEADER, MODEL_HEADER
 from middleware.inference_request import forwarded_content_type, read_model
 from middleware.targets import path_for_matching
 
@@ -167,6 +167,11 @@ def decide(exchange: Exchange) -> None:
     if exchange.model is not None:
         name = exchange.model.encode()
         exchange.by_name[MODEL_HEADER] = exchange.by_name[AI_GATEWAY_MODEL_HEADER] = name
+        base_models = exchange.snapshot.routing.base_models if exchange.snapshot is not None else None
+        if base_models:
+            base_model = base_models.get(exchange.model)
+            if base_model is not None:
+                exchange.by_name[BASE_MODEL_HEADER] = base_model.encode()
 
 
 def _read_path(exchange: Exchange) -> None:

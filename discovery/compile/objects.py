@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from discovery.compile.adapters import Adapters
 from discovery.compile.attachment import parent_name
 from discovery.compile.index import Index
 from discovery.compile.references import ai_service_backend_fault, backend_fault
 from discovery.resources.collection import LeftOut
-from discovery.resources.inference import AdapterMap, InferencePool
-from discovery.resources.meta import ObjectKey, Resource, age_of
-from discovery.status import Cause, Condition, ObjectStatus
+from discovery.resources.inference import InferencePool
+from discovery.resources.meta import ObjectKey, Resource
+from discovery.status import Condition, ObjectStatus
 
 
 def object_statuses(
-    index: Index, used_pools: Mapping[tuple[ObjectKey, str | None], InferencePool]
+    index: Index, used_pools: Mapping[tuple[ObjectKey, str | None], InferencePool], adapters: Adapters
 ) -> Iterator[ObjectStatus]:
     """Conditions of what routes refer to. A pool has some for each Gateway (by name) with a route that uses it."""
     for gateway_class in index.resources.gateway_classes:
@@ -33,7 +34,7 @@ def object_statuses(
         fault = ai_service_backend_fault(ai_backend, index)
         condition = _false(ai_backend, "Accepted", *fault) if fault else _true(ai_backend, "Accepted")
         yield _status(ai_backend, condition)
-    yield from _adapter_map_statuses(index)
+    yield from _adapter_map_statuses(adapters)
 
 
 def left_out_statuses(left_out: Iterable[LeftOut]) -> Iterator[ObjectStatus]:
@@ -59,20 +60,12 @@ def left_out_statuses(left_out: Iterable[LeftOut]) -> Iterator[ObjectStatus]:
             )
 
 
-def _adapter_map_statuses(index: Index) -> Iterator[ObjectStatus]:
-    """An adapter belongs to one base model: of two maps that name it the older counts, then the first by name."""
-    owners: dict[str, AdapterMap] = {}
-    for found in sorted(index.resources.adapter_maps, key=age_of):
-        causes = [Cause(field=fault.field, message=fault.message) for fault in found.faults]
-        for name in found.adapters if not causes else ():
-            owner = owners.setdefault(name, found)
-            if owner.base_model != found.base_model:
-                message = f"{name} is an adapter of {owner.base_model} already, in {owner.path}"
-                causes.append(Cause(field="data.adapters", message=message))
+def _adapter_map_statuses(adapters: Adapters) -> Iterator[ObjectStatus]:
+    for found, causes in adapters.causes:
         condition = _true(found, "Accepted")
         if causes:
             message = "; ".join(f"{cause.field}: {cause.message}" for cause in causes)
-            condition = replace(_false(found, "Accepted", "Invalid", message), causes=tuple(causes))
+            condition = replace(_false(found, "Accepted", "Invalid", message), causes=causes)
         yield _status(found, condition)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from discovery.compile.adapters import Adapters
 from discovery.compile.attachment import ListenerPlan, RouteAttachments, attach, plan_listeners
 from discovery.compile.index import Index, Route
 from discovery.compile.listener_status import listener_statuses
@@ -107,6 +108,7 @@ class _Compiler:
         self._plans = plan_listeners(self._index, by_port=by_port)
         self._policies = Policies(self._index, self._plans)
         self._rewriting = ModelRewriting(self._index)
+        self._adapters = Adapters(resources.adapter_maps)
         self._ignored = ignored
         self._attached: Counter[str] = Counter()  # accepted routes by the listener's name
         self._entries: dict[int, list[RouteEntry]] = defaultdict(list)  # by id() of the plan
@@ -116,7 +118,7 @@ class _Compiler:
         yield from self._policies.fill(self._index, ignored=self._ignored)
         states: list[_RouteState] = []
         backends: dict[str, Backend] = {}
-        models: set[str] = set(self._rewriting.names)
+        models: set[str] = {*self._rewriting.names, *self._adapters.base_models}
         for route in self._index.routes:
             state = self._compile_route(route)
             states.append(state)
@@ -138,6 +140,7 @@ class _Compiler:
             backends=MappingProxyType(backends),
             rules=tuple(self._rules),
             model_names=frozenset(models),
+            base_models=self._adapters.base_models,
             statuses=tuple(statuses),
             inputs=inputs,
         )
@@ -206,7 +209,7 @@ class _Compiler:
         yield from listener_statuses(self._plans, self._attached)
         for state in states:
             yield from _route_statuses(state)
-        yield from object_statuses(self._index, _used_pools(states))
+        yield from object_statuses(self._index, _used_pools(states), self._adapters)
         yield from self._rewriting.statuses()
         yield from left_out_statuses(self._resources.left_out)
         yield from self._policies.statuses()
