@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import secrets
 import signal
 from collections.abc import Sequence
 from functools import partial
@@ -25,10 +27,12 @@ from app.metrics import Metrics
 from app.picker_configuration import PickerConfigurationFile
 from app.server import HttpServer
 from app.settings import Settings
+from app.status_writer import StatusWriter, lease_name
 from discovery.snapshot import SnapshotStore
-from discovery.sources.kube_access import Access, find_access
+from discovery.sources.kube_access import Access, PodAccess, find_access
 from discovery.sources.kube_client import KubeClient
 from discovery.sources.kubernetes import KubernetesSource
+from discovery.sources.leader import LeaderElection
 from discovery.sources.reflector import Times
 from middleware.model_extraction import BodyMemory
 from middleware.rate_limits import RateLimiter
@@ -143,9 +147,31 @@ class Gateway:
             cluster=self.cluster,
             on_deleted_pods=self.registry.end_streams_of,
         )
+        self._statuses = self._make_status_writer()
         self._opening: asyncio.Task[None] | None = None
         self.ports: list[int] = []
         self.admin_port = settings.admin_port
+
+    def _make_status_writer(self) -> StatusWriter | None:
+        if self._client is None or self.cluster is None:
+            return None
+        settings, access = self.settings, self._client.access
+        pod = os.environ.get("HOSTNAME") if isinstance(access, PodAccess) else None
+        election = LeaderElection(
+            self._client,
+            namespace=lambda: access.namespace,
+            name=lease_name(settings.controller_name, settings.gateway),
+            identity=f"{pod or 'pointsman'}_{secrets.token_hex(4)}",
+            on_change=self.cluster.status_changed.set,
+        )
+        return StatusWriter(
+            client=self._client,
+            cluster=self.cluster,
+            store=self.store,
+            election=election,
+            controller_name=settings.controller_name,
+            pod=pod,
+        )
 
     @property
     def port(self) -> int:
@@ -188,6 +214,8 @@ class Gateway:
     async def _open_when_known(self) -> None:
         await self.store.wait_ready()
         await self._open()
+        if self._statuses is not None:
+            self._statuses.start()
 
     async def _open(self) -> None:
         routing = self.store.current.routing
@@ -279,6 +307,8 @@ class Gateway:
             await asyncio.wait({self._opening})
         await self.configuration.close()
         await self.picker.close()
+        if self._statuses is not None:
+            await self._statuses.close()
         if self._client is not None:
             await self._client.close()
         await self._data.close()

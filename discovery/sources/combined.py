@@ -118,6 +118,7 @@ class CombinedSource:
         if self._selection is None or not is_membership_only:
             self._selection = select(routing.resources, files, self._scope, previous=self._selection)
             self._selected_of = (routing.resources, files)
+            self._cluster.shadowed = frozenset(files.origins)
             wants = wants_of(self._selection.resources)
             if wants != self._wants:
                 self._wants, self._wants_since = wants, self._clock()

@@ -75,6 +75,9 @@ class KubernetesSource:
         self.changed = asyncio.Event()
         self.status_changed = asyncio.Event()
         self.has_other_routes = False  # routes come from files, too
+        self.shadowed: frozenset[ObjectKey] = (
+            frozenset()
+        )  # what files have: the cluster's objects of that name are not used
         self._namespaces = tuple(dict.fromkeys(namespaces))
         self._times = times
         self._clock = clock
