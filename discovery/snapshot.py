@@ -324,6 +324,7 @@ class BackendRef:
     filters: Filters = NO_FILTERS
     priority: int = 0  # a lower one is preferred; the next has its turn when none of its endpoints may be tried
     model_rewrites: ModelRewrites | None = None
+    twin: int = 0  # how many of the rule's backendRefs before it have the same backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

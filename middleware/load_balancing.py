@@ -32,8 +32,9 @@ class Balancer:
         if kind is None or kind == "LeastRequest":
             return least_of_two(pool, self.draw)
         if kind == "RoundRobin":
-            turn = self.turns.get(arm.name, 0)
-            self.turns[arm.name] = turn + 1
+            assert arm.backend is not None  # where there is a pool
+            turn = self.turns.get(arm.backend.id, 0)
+            self.turns[arm.backend.id] = turn + 1
             return pool[turn % len(pool)]
         if kind == "Random" or self.key is None:
             return pool[int(self.draw() * len(pool))]

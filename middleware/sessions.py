@@ -40,10 +40,10 @@ class Session:
 
     def preferred(self, arms: tuple[BackendRef, ...]) -> tuple[BackendRef, ...]:
         """The arms with the client's own first. It has to be among those that were drawn, as none of weight 0 is."""
-        if self.arm_key is None or key_of(arms[0].name) == self.arm_key:
+        if self.arm_key is None or arm_key_of(arms[0]) == self.arm_key:
             return arms
         for number, arm in enumerate(arms):
-            if key_of(arm.name) == self.arm_key:
+            if arm_key_of(arm) == self.arm_key:
                 return (arm, *arms[:number], *arms[number + 1 :])
         return arms
 
@@ -56,7 +56,7 @@ class Session:
 
     def answer_headers(self, arm: BackendRef) -> list[tuple[bytes, bytes]]:
         """What the answer says, when it says anything new: a cookie once, a header each time."""
-        key, settings = key_of(arm.name), self.settings
+        key, settings = arm_key_of(arm), self.settings
         is_kept = key == self.arm_key
         entry = (self.rule_key, key, b"%x" % (self.since if is_kept else self.now))
         entries = (*self.others[-(MAX_ENTRIES - 1) :], entry)
@@ -75,6 +75,13 @@ class Session:
 def key_of(name: str) -> bytes:
     """Eight hexadecimal digits that stand for a rule or an arm in tokens; the same in every process."""
     return hashlib.blake2b(name.encode(), digest_size=4).hexdigest().encode()
+
+
+def arm_key_of(arm: BackendRef) -> bytes:
+    """What stands for an arm: its backend and not its name alone, which a Service's two ports share, and so may a pool
+    and a Backend; and which of the rule's backendRefs it is, where several have the same backend."""
+    name = arm.name if arm.backend is None else arm.backend.id
+    return key_of(f"{name}#{arm.twin}" if arm.twin else name)
 
 
 def read_session(

@@ -121,6 +121,7 @@ def compile_rule(
                 filters=own.filters,
                 priority=_priority(given, resolved),
                 model_rewrites=rewrites,
+                twin=sum(resolved.backend is not None and ref.backend == resolved.backend for ref in refs),
             )
         )
     served_pools = len(pools)  # what only copies go to is not listed

@@ -23,7 +23,7 @@ class RuleTraffic:
     def __init__(self) -> None:
         self.in_flight = 0
         self.retries_in_flight = 0
-        self.turns: dict[str, int] = {}  # of round robin, by the backendRef's name
+        self.turns: dict[str, int] = {}  # of round robin, by the backend's id
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     @property

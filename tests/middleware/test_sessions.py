@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.snapshot import SessionPersistence
+from discovery.snapshot import Backend, BackendRef, SessionPersistence
 from middleware.cookies import read_cookie
-from middleware.sessions import MAX_ENTRIES, Session, read_session
+from middleware.sessions import MAX_ENTRIES, Session, arm_key_of, read_session
 from tests.support.exchanges import make_exchange, make_ref, make_rule
 
 STABLE, CANARY = make_ref("default/stable"), make_ref("default/canary")
@@ -100,3 +100,10 @@ def test_no_value_of_a_client_breaks_anything(value: bytes) -> None:
 )
 def test_a_cookie_is_read_by_its_name(header: bytes, expected: bytes | None) -> None:
     assert read_cookie(header, b"arm") == expected
+
+
+def test_backend_refs_of_one_backend_are_arms_of_their_own() -> None:
+    backend = Backend(id="Service/default/llm:80", kind="Service", namespace="default", name="llm")
+    first, second = (BackendRef(name="default/llm", weight=1, backend=backend, twin=twin) for twin in (0, 1))
+    other = BackendRef(name="default/llm", weight=1, backend=replace(backend, id="InferencePool/default/llm"))
+    assert len({arm_key_of(arm) for arm in (first, second, other)}) == 3
