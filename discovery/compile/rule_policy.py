@@ -149,7 +149,8 @@ def _limits(breaker: CircuitBreaker | None) -> ConcurrencyLimits:
     default = NO_LIMITS
     return ConcurrencyLimits(
         max_parallel_requests=breaker.max_parallel_requests,
-        max_connections=breaker.max_connections,
+        # Envoy lets each endpoint have one whatever the limit; with 0 those who wait would never get a turn.
+        max_connections=None if breaker.max_connections is None else max(1, breaker.max_connections),
         max_pending_requests=(
             default.max_pending_requests if breaker.max_pending_requests is None else breaker.max_pending_requests
         ),

@@ -18,13 +18,14 @@ class RuleTraffic:
     Single-threaded: whoever leaves hands its place on in the same step, so nobody can overtake the queue.
     """
 
-    __slots__ = ("_waiting", "in_flight", "retries_in_flight", "turns")
+    __slots__ = ("_places", "_waiting", "in_flight", "retries_in_flight", "turns")
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.retries_in_flight = 0
         self.turns: dict[str, int] = {}  # of round robin, by the backend's id
-        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._places: int | None = None  # how many may be in flight while somebody waits
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def waiting(self) -> int:
@@ -42,23 +43,32 @@ class RuleTraffic:
         if len(self._waiting) >= limits.max_pending_requests:
             raise OverloadedError("This model has as many requests waiting as it may have.")
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (place, limits.max_connections)
-        self._waiting.append(entry)
+        self._places = limits.max_connections
+        self._waiting.append(place)
         try:
             async with asyncio.timeout(wait_seconds):
                 await place
         except BaseException:
             if place.done() and not place.cancelled():
                 self.leave()  # it was given the place in the very moment it gave up
-            elif entry in self._waiting:
-                self._waiting.remove(entry)
+            elif place in self._waiting:
+                self._waiting.remove(place)
             raise
 
     def leave(self) -> None:
         """Give the place back; the first in the queue has it from now on."""
         self.in_flight -= 1
-        while self._waiting and self.in_flight < self._waiting[0][1]:
-            place, _ = self._waiting.popleft()
+        self._hand_on()
+
+    def follow(self, limits: ConcurrencyLimits) -> None:
+        """The limits have changed: they hold for those who wait, too."""
+        if self._waiting:
+            self._places = limits.max_connections
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        while self._waiting and (self._places is None or self.in_flight < self._places):
+            place = self._waiting.popleft()
             if not place.done():
                 self.in_flight += 1
                 place.set_result(None)
@@ -122,9 +132,12 @@ class RuleTrafficRegistry:
         return self._rules.get(rule_id)
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Forget rules that are gone and idle."""
-        named = {rule.id for rule in snapshot.routing.rules}
-        for rule_id in [
-            known for known, traffic in self._rules.items() if known not in named and not traffic.in_flight
-        ]:
-            del self._rules[rule_id]
+        """Give those who wait the new limits, and forget rules that are gone and idle."""
+        if not self._rules:
+            return
+        named = {rule.id: rule for rule in snapshot.routing.rules}
+        for rule_id, traffic in list(self._rules.items()):
+            if rule_id in named:
+                traffic.follow(named[rule_id].policy.limits)
+            elif not traffic.in_flight:
+                del self._rules[rule_id]

@@ -254,3 +254,53 @@ async def test_a_failover_hides_the_failure_of_one_endpoint(tmp_path: Path) -> N
     ):
         statuses = Counter([(await ask(gateway.port, POST)).status for _ in range(40)])
         assert statuses == {200: 39, 503: 1}  # with the policy 503 is a failure, and one is enough
+
+
+async def test_when_no_endpoint_is_left_to_retry_the_last_answer_passes_unchanged(tmp_path: Path) -> None:
+    async def failing(peer: Conversation) -> None:
+        await peer.request()
+        await peer.answer(b"out of memory", status="500 Oops")
+        await peer.until_closed()
+
+    spec = """retry: {retryOn: {triggers: [5xx]}}
+  healthCheck: {panicThreshold: 0, passive: {consecutive5XxErrors: 1}}"""
+    async with (
+        RawUpstream(failing) as upstream,
+        running_gateway(route_to(("127.0.0.1", upstream.port)) + policy(spec), folder=tmp_path) as gateway,
+    ):
+        answer = await ask(gateway.port, POST)
+        assert (answer.status, answer.body) == (500, b"out of memory")
+        assert len((await gateway.finished.next()).attempts) == 1
+        assert code(await ask(gateway.port, POST)) == "no_endpoints"
+
+
+async def test_a_reload_moves_the_queue_to_the_new_limit(tmp_path: Path) -> None:
+    pods = SlowPods()
+    async with RawUpstream(pods) as upstream:
+        route = route_to(("127.0.0.1", upstream.port))
+        narrow = route + policy("circuitBreaker: {maxConnections: 1, maxPendingRequests: 9}")
+        async with running_gateway(narrow, folder=tmp_path) as gateway:
+            asks = [asyncio.create_task(ask(gateway.port, POST)) for _ in range(4)]
+            await waiting(gateway, 3)
+            (tmp_path / "manifests.yaml").write_text(narrow.replace("maxConnections: 1,", "maxConnections: 3,"))
+            await waiting(gateway, 1)
+            await pods.until_running(3)
+            (tmp_path / "manifests.yaml").write_text(route)
+            await pods.until_running(4)
+            pods.release.set()
+            assert [(await task).status for task in asks] == [200] * 4
+
+
+async def test_a_rule_always_has_one_connection(tmp_path: Path) -> None:
+    async def good(peer: Conversation) -> None:
+        await peer.request()
+        await peer.answer()
+
+    async with (
+        RawUpstream(good) as upstream,
+        running_gateway(
+            route_to(("127.0.0.1", upstream.port)) + policy("circuitBreaker: {maxConnections: 0}"), folder=tmp_path
+        ) as gateway,
+    ):
+        async with asyncio.timeout(5):
+            assert (await ask(gateway.port, POST)).status == 200
