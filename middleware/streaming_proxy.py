@@ -20,6 +20,7 @@ from discovery.snapshot import RulePolicy
 from middleware.answer_stream import LAST_WORDS_BYTES, is_event_stream, is_mid_event, read_last_words
 from middleware.errors import (
     GatewayError,
+    NoEndpointsError,
     Reason,
     UpstreamProtocolError,
     UpstreamResetError,
@@ -131,9 +132,14 @@ class StreamingProxyMiddleware:
     def _next(
         self, exchange: Exchange, retry_after: float | None, deadline: float | None, now: float
     ) -> tuple[Pick, float | None]:
+        """Where the next attempt goes and after how many seconds; None when there is to be none."""
         assert exchange.rule is not None
         policy = exchange.rule.policy
-        pick = self._pick(exchange)
+        try:
+            pick = self._pick(exchange)
+        except NoEndpointsError:
+            # The attempts themselves have ejected the last endpoint: what the last one said tells more than that.
+            return exchange.attempts[-1].pick, None
         wait = wait_before(policy.retry, pick, exchange.attempts, retry_after_seconds=retry_after, draw=self.draw())
         if wait is not None and deadline is not None and now + wait >= deadline:
             wait = None
