@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from typing import TYPE_CHECKING, NamedTuple
 
-from discovery.snapshot import ActiveHealth, BackendRef, Endpoint, Membership, PassiveHealth, Snapshot
+from discovery.snapshot import ActiveHealth, BackendRef, Endpoint, Membership, PassiveHealth, Routing, Snapshot
 from middleware.scheduling.load import Load
 from middleware.upstream.breaker import Breaker, State
 from middleware.upstream.transport import UpstreamTransport
@@ -93,6 +93,14 @@ class Upstream:
         """The breaker for these settings, if any attempt has needed it yet."""
         return self._breakers.get(settings)
 
+    def keep_breakers(self, wanted: Set[PassiveHealth]) -> list[Breaker]:
+        """Forget the breakers of settings that no rule has any more, and tell which these were. An attempt that still
+        has such settings gets a new one."""
+        dropped = [self._breakers.pop(settings) for settings in self._breakers.keys() - wanted]
+        if dropped:
+            self._last_settings = None
+        return dropped
+
     @property
     def breakers(self) -> Iterable[Breaker]:
         """All of them."""
@@ -135,6 +143,7 @@ class UpstreamRegistry:
         self._upstreams: dict[str, Upstream] = {}
         self._leaving: dict[str, Upstream] = {}  # no longer named, still with requests in flight
         self._membership: Membership | None = None  # of the newest snapshot
+        self._routing: Routing | None = None  # of the newest snapshot
         self._ended_pods: set[str] = set()
         self._candidates: dict[str, tuple[tuple[Endpoint, ...], tuple[Candidate, ...]]] = {}
 
@@ -176,6 +185,9 @@ class UpstreamRegistry:
     def follow(self, snapshot: Snapshot) -> None:
         """Forget what this snapshot no longer names. Running requests keep their upstream until they end."""
         self._membership = snapshot.membership
+        if snapshot.routing is not self._routing:
+            self._routing = snapshot.routing
+            self._drop_breakers(snapshot.routing)
         named = {endpoint.id for endpoints in snapshot.membership.values() for endpoint in endpoints}
         for backend_id, (endpoints, _) in list(self._candidates.items()):
             if snapshot.membership.get(backend_id) is not endpoints:
@@ -191,6 +203,13 @@ class UpstreamRegistry:
             upstream.on_idle = self._drop
             if not upstream.in_flight:
                 self._drop(upstream)
+
+    def _drop_breakers(self, routing: Routing) -> None:
+        """An open breaker that nobody asks would never close, and make every request look at all endpoints' own."""
+        policies = {id(rule.policy): rule.policy for rule in routing.rules}  # few: hashing settings is not cheap
+        wanted = {policy.passive_health for policy in policies.values()}
+        for upstream in self:
+            self.tripped -= sum(breaker.state is not State.CLOSED for breaker in upstream.keep_breakers(wanted))
 
     def end_streams_of(self, pods: Collection[str]) -> None:
         """These pods (by uid, else namespace/name) were deleted: their answers end as broken after 5 s without a byte.

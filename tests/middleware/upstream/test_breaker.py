@@ -7,11 +7,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from discovery.snapshot import PassiveHealth
+from discovery.snapshot import PassiveHealth, Routing, RulePolicy, SnapshotStore
 from middleware.circuit_breaking import decide
 from middleware.upstream.breaker import NO_PERMIT, Breaker, Health, Permit, State
-from middleware.upstream.registry import Candidate
-from tests.support.exchanges import make_endpoint, make_upstream
+from middleware.upstream.registry import Candidate, UpstreamRegistry
+from middleware.upstream.transport import UpstreamTransport
+from tests.support.exchanges import make_endpoint, make_ref, make_rule, make_upstream
 
 
 class Clock:
@@ -265,3 +266,26 @@ def test_a_priority_that_can_carry_everything_keeps_the_rule_out_of_panic() -> N
     fallback = (Candidate(endpoint := make_endpoint("198.51.100.1"), make_upstream(endpoint)),)
     assert decide(first, [first, fallback], SETTINGS) == ()  # one endpoint of five is left, and it is a priority whole
     assert decide(first, [first], SETTINGS) == first
+
+
+def test_breakers_of_settings_that_no_rule_has_any_more_are_forgotten() -> None:
+    registry = UpstreamRegistry(
+        make_transport=lambda endpoint: UpstreamTransport(address=endpoint.address, port=endpoint.port)
+    )
+    endpoint, store = make_endpoint(), SnapshotStore()
+    store.subscribe(registry.follow)
+
+    def publish(settings: PassiveHealth) -> None:
+        rule = make_rule(make_ref(), policy=RulePolicy(passive_health=settings))
+        store.publish(Routing(rules=(rule,)), {"b": (endpoint,)})
+
+    publish(SETTINGS)
+    upstream = registry.upstream(endpoint)
+    trip(upstream.breaker(SETTINGS))
+    publish(SETTINGS)
+    assert [breaker.state for breaker in upstream.breakers] == [State.OPEN]
+    for failures in range(4, 20):
+        publish(PassiveHealth(consecutive_failures=failures))
+        upstream.breaker(PassiveHealth(consecutive_failures=failures))
+    assert len(list(upstream.breakers)) == 1
+    assert registry.tripped == 0
