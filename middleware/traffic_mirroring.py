@@ -1,10 +1,10 @@
 """Who else gets a copy of the request? RequestMirror filters: copies whose answers nobody waits for.
 
-A copy starts with the primary's first attempt and carries what the rule changes in the request; the model that it asks
-for is what the mirror's own pool makes of the client's, as for every request to that pool. From there on the two know
-nothing of each other: a mirror that is silent, slow, broken or absent is never noticed by the primary, and a client
-that
-leaves ends the primary only. Copies are bounded in number and memory; what is over the bound is dropped and counted.
+A copy starts with the primary's first attempt, so a request that no endpoint can take has no copies. It carries what
+the rule changes in the request; the model that it asks for is what the mirror's own pool makes of the client's, as for
+every request to that pool. From there on the two know nothing of each other: a mirror that is silent, slow, broken or
+absent is never noticed by the primary, and a client that leaves ends the primary only. Copies are bounded in number and
+memory; what is over the bound is dropped and counted.
 """
 
 from __future__ import annotations
@@ -152,6 +152,11 @@ class MirrorCopies:
             await asyncio.wait(self._tasks)
 
 
+def _can_be_tried(exchange: Exchange) -> bool:
+    assert exchange.candidates is not None
+    return any(map(exchange.candidates, exchange.arms))
+
+
 class TrafficMirroringMiddleware:
     """Starts the copies, and goes on with the primary."""
 
@@ -171,7 +176,7 @@ class TrafficMirroringMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["pointsman.exchange"]
         assert exchange.rule is not None
-        if exchange.rule.mirrors:
+        if exchange.rule.mirrors and _can_be_tried(exchange):
             self._mirror(exchange, exchange.rule)
         await self.app(scope, receive, send)
 

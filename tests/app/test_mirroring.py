@@ -173,3 +173,32 @@ async def test_a_share_of_the_requests_is_mirrored(tmp_path: Path) -> None:
             while len(gateway.gateway.copies):
                 await asyncio.sleep(0.02)
     assert 55 <= count <= 150  # 100 expected, 5 standard deviations
+
+
+async def test_what_is_refused_is_not_mirrored(tmp_path: Path) -> None:
+    copies: list[bytes] = []
+
+    async def mirror(peer: Conversation) -> None:
+        while True:
+            copies.append(await peer.request())
+            await peer.answer()
+
+    async with RawUpstream(primary) as one, RawUpstream(mirror) as two:
+        empty = mirrored(one.port, two.port).replace("name: backend-qwen", "name: gone", 1) + POOL
+        pool = "{group: inference.networking.k8s.io, kind: InferencePool, name: gone"
+        empty = empty.replace("{group: gateway.envoyproxy.io, kind: Backend, name: gone", pool, 1)
+        async with running_gateway(empty, folder=tmp_path) as gateway:
+            assert (await ask(gateway.port, POST)).status == 503
+            assert len(gateway.gateway.copies) == 0
+    assert copies == []
+
+
+POOL = """
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {name: gone}
+spec:
+  selector: {matchLabels: {app: gone}}
+  targetPorts: [{number: 8000}]
+  endpointPickerRef: {name: epp, port: {number: 9002}}
+"""
