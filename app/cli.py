@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
     from app.simulator.settings import SimulatorSettings
     from app.tracing.setup import TracingPipeline
+    from discovery.scope import Scope
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -508,6 +509,47 @@ def explain(
         _say(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
     else:
         _say(explain_as_text(answer))
+
+
+@cli.command()
+@_cluster
+def snapshot(namespaces: tuple[str, ...], gateway: tuple[str, str] | None, controller_name: str | None) -> None:
+    """Print what a cluster holds, as one file that serve, check and explain take.
+
+    It asks as `serve --kubernetes` does: as the pod's service account, else by KUBECONFIG. Secrets are never read, and
+    values of headers that may be credentials are masked.
+
+    \b
+    pointsman snapshot > cluster.yaml
+    pointsman explain cluster.yaml --model qwen
+    """
+    from discovery.scope import CONTROLLER_NAME, Scope
+
+    asyncio.run(_snapshot(namespaces, Scope(gateway=gateway, controller_name=controller_name or CONTROLLER_NAME)))
+
+
+async def _snapshot(namespaces: tuple[str, ...], scope: Scope) -> None:
+    from app.cluster_snapshot import ClusterSnapshot
+    from discovery.sources.kube_access import AccessError, find_access
+    from discovery.sources.kube_client import KubeClient, KubeError
+
+    def warn(text: str) -> None:
+        _say(f"warning: {text}", is_error=True)
+
+    try:
+        client = KubeClient(find_access())
+    except AccessError as error:
+        raise _fail(str(error)) from None
+    try:
+        documents = await ClusterSnapshot(client, namespaces=namespaces, scope=scope, warn=warn).documents()
+    except KubeError as error:
+        raise _fail(error.message) from None
+    finally:
+        await client.close()
+    for document in documents:
+        _say(f"---\n{document}")
+    if not documents:
+        warn("the cluster holds nothing that concerns our Gateways")
 
 
 @cli.command()

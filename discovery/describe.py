@@ -298,7 +298,7 @@ def _describe_filters(filters: Filters) -> Json:
 
 
 def _describe_body(mutation: BodyMutation) -> Json:
-    sets = [{"path": name, "value": MASK if _is_secret_member(name) else _text(value)} for name, value in mutation.set]
+    sets = [{"path": name, "value": MASK if is_secret_member(name) else _text(value)} for name, value in mutation.set]
     return {"set": sets, "remove": list(mutation.remove)}
 
 
@@ -397,7 +397,7 @@ def is_credential(name: bytes) -> bool:
     return name in _CREDENTIAL_NAMES or any(part in name for part in _CREDENTIAL_PARTS)
 
 
-def _is_secret_member(name: str) -> bool:
+def is_secret_member(name: str) -> bool:
     """The same of a member of a request's body, where tokens are mostly those of a text."""
     name = name.lower().replace("_", "-")
     return is_credential(name.encode()) and not name.endswith("tokens")

@@ -38,7 +38,7 @@ _STATUS_KINDS = frozenset(
         "ClientTrafficPolicy",
     }
 )
-_READ_DOMAINS = (".k8s.io", ".x-k8s.io", "llm-d.ai", "envoyproxy.io")
+READ_DOMAINS = (".k8s.io", ".x-k8s.io", "llm-d.ai", "envoyproxy.io")
 _MAX_ANNOTATION = 1024
 _RESTRICTING: Mapping[str, tuple[type[Any], type[Any]]] = {
     "BackendTrafficPolicy": (BackendTrafficPolicy, BackendTrafficPolicySpec),
@@ -186,7 +186,7 @@ def _trim(metadata: Metadata) -> Metadata:
     kept = {
         key: value
         for key, value in metadata.annotations.items()
-        if key.partition("/")[0].endswith(_READ_DOMAINS) and len(value) <= _MAX_ANNOTATION
+        if key.partition("/")[0].endswith(READ_DOMAINS) and len(value) <= _MAX_ANNOTATION
     }
     if len(kept) == len(metadata.annotations):
         return metadata
