@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint format bench bench-configuration profile fuzz soak docs lock clean
+.PHONY: demo test test-real lint format bench bench-configuration profile fuzz soak docs lock clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.stamp: pyproject.toml
@@ -18,6 +18,9 @@ demo: $(VENV)/.stamp  ## the gateway over three simulated model servers
 
 test: $(VENV)/.stamp  ## all tests, with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+test-real: $(VENV)/.stamp  ## tests with real programs: Prometheus (apt-get install prometheus)
+	$(BIN)/python -m pytest -m real tests/real $(ARGS)
 
 lint: $(VENV)/.stamp  ## what CI checks beside the tests
 	$(BIN)/ruff format --check .

