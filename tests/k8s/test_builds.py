@@ -50,12 +50,20 @@ def test_the_base_needs_no_crd_and_no_operator() -> None:
     }  # fmt: skip
 
 
+CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "GatewayClass"}
+
+
+@every_root
+def test_what_is_in_no_namespace_names_none(root: str) -> None:
+    for manifest in build(K8S / root):
+        assert ("namespace" in manifest["metadata"]) is (manifest["kind"] not in CLUSTER_WIDE), manifest["metadata"]
+
+
 @every_root
 def test_everything_is_in_one_namespace_that_an_overlay_can_change(root: str, tmp_path: Path) -> None:
-    cluster_wide = {"ClusterRole", "ClusterRoleBinding", "GatewayClass"}
     objects = build_over(tmp_path, f"namespace: models\nresources: [$K8S/{root}]\n")
     for manifest in objects:
-        if manifest["kind"] not in cluster_wide:
+        if manifest["kind"] not in CLUSTER_WIDE:
             assert manifest["metadata"]["namespace"] == "models", manifest["metadata"]
         for subject in manifest.get("subjects", ()):
             assert subject["namespace"] == "models", manifest["metadata"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -49,6 +50,16 @@ class Account:
             and verb in rule["verbs"]
             for home, rule in self._rules
         )
+
+    def may_write_status(self) -> set[tuple[str, str]]:
+        """Group and resource of each status that it may write."""
+        return {
+            (group, resource)
+            for _, rule in self._rules
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            if resource.endswith("/status")
+        }
 
     def is_allowed(self, request: ApiRequest) -> bool:
         """The same of a request that was made."""
@@ -158,7 +169,7 @@ async def test_the_demo_serves_users_files_over_the_clusters_pods(
                 assert await who_answers(client, url, model) == address(number)
 
 
-ROUTE_AND_POOL = """
+EVERYTHING_WITH_A_STATUS = """
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: qwen, namespace: default}
@@ -167,6 +178,8 @@ spec:
   rules:
   - matches: [{headers: [{name: X-Gateway-Model-Name, value: qwen}]}]
     backendRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: qwen}]
+  - matches: [{headers: [{name: X-Gateway-Model-Name, value: older}]}]
+    backendRefs: [{group: inference.networking.x-k8s.io, kind: InferencePool, name: older}]
 ---
 apiVersion: inference.networking.k8s.io/v1
 kind: InferencePool
@@ -175,10 +188,47 @@ spec:
   selector: {matchLabels: {app: qwen}}
   targetPorts: [{number: 8000}]
   endpointPickerRef: {name: unused, port: {number: 9002}}
+---
+apiVersion: inference.networking.x-k8s.io/v1alpha2
+kind: InferencePool
+metadata: {name: older, namespace: default}
+spec: {selector: {app: older}, targetPortNumber: 8000, extensionRef: {name: unused}}
+---
+apiVersion: aigateway.envoyproxy.io/v1alpha1
+kind: AIGatewayRoute
+metadata: {name: ai, namespace: default}
+spec:
+  parentRefs: [{name: pointsman, kind: Gateway, group: gateway.networking.k8s.io}]
+  rules:
+  - matches: [{headers: [{name: x-ai-eg-model, value: ai}]}]
+    backendRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: qwen}]
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: BackendTrafficPolicy
+metadata: {name: retries, namespace: default}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: qwen}]
+  retry: {numRetries: 1}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: ClientTrafficPolicy
+metadata: {name: buffer, namespace: default}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: pointsman}]
+  connection: {bufferLimit: 20Mi}
 """
 
 
-async def test_cluster_routes_serves_the_clusters_routes_and_asks_for_nothing_that_its_roles_refuse(
+def written(api: KubeApi) -> set[tuple[str, str]]:
+    """Group and resource of each status that was written."""
+    return {
+        (request.kind.group, f"{request.kind.plural}/status")
+        for request in api.requests
+        if request.subresource == "status"
+    }
+
+
+async def test_cluster_routes_serves_what_is_there_and_needs_each_of_its_permissions_and_no_other(
     tmp_path: Path,
 ) -> None:
     objects = build(K8S / "overlays/cluster-routes")
@@ -186,10 +236,15 @@ async def test_cluster_routes_serves_the_clusters_routes_and_asks_for_nothing_th
     async with KubeApi() as api, model_servers(1), httpx.AsyncClient() as client:
         for each in (find(objects, "GatewayClass"), find(objects, "Gateway"), find(objects, "Service")):
             api.create(dict(each))
-        for each in yaml.safe_load_all(ROUTE_AND_POOL):
+        for each in yaml.safe_load_all(EVERYTHING_WITH_A_STATUS):
             api.create(each)
         api.create(pod("qwen-0", address(1), app="qwen"))
         async with deployed(objects, api, tmp_path) as (url, admin):
             assert (await client.get(f"{admin}/readyz")).status_code == 200
             assert await who_answers(client, url) == address(1)
+            async with asyncio.timeout(20):
+                while written(api) != account.may_write_status():
+                    await asyncio.sleep(0.05)
         assert [request for request in api.requests if not account.is_allowed(request)] == []
+        verbs = {request.verb for request in api.requests if request.kind.plural == "leases"}
+        assert verbs == {"get", "create", "update"}
