@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-real lint format bench bench-configuration profile fuzz soak docs lock clean
+.PHONY: demo test test-real lint format bench bench-configuration bench-rewriting profile fuzz soak docs lock clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.stamp: pyproject.toml
@@ -41,6 +41,9 @@ bench: $(VENV)/.bench-stamp  ## CPU, latency and memory beside Envoy's; ARGS=--q
 
 bench-configuration: $(VENV)/.stamp  ## what checking and reloading large configurations costs
 	@exec $(BIN)/python -m bench.configuration
+
+bench-rewriting: $(VENV)/.stamp  ## what breaker, retries and model rewriting cost
+	@exec $(BIN)/python -m bench.rewriting $(ARGS)
 
 profile: $(VENV)/.bench-stamp  ## where the gateway's time goes; LOAD=json, burst, 1mb or paced
 	@exec $(BIN)/python -m bench --profile $(or $(LOAD),json) $(ARGS)

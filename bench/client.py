@@ -7,6 +7,7 @@ answers compared byte for byte, so that a broken gateway cannot look fast.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,17 @@ from typing import cast
 
 import uvloop
 
-from bench.loads import MODELS_IN_USE, STAMP, Behaviour, Load, Place, burst_events, json_answer, request_bytes
+from bench.loads import (
+    ANSWERED_NAME,
+    MODELS_IN_USE,
+    STAMP,
+    Behaviour,
+    Load,
+    Place,
+    burst_events,
+    json_answer,
+    request_bytes,
+)
 from bench.processes import BenchError
 
 _CONNECT_SECONDS = 10.0
@@ -177,15 +188,23 @@ def drive(
     cpu_seconds: Callable[[], float],
     place: Place = Place.END,
     concurrency: int | None = None,
+    name: str | None = None,
+    is_renamed: bool = False,
 ) -> Measurement:
-    """Run a load against a port for so long. Raises BenchError when any answer is not the one expected."""
+    """Run a load against a port for so long. Raises BenchError when any answer is not the one expected.
+
+    ``name`` is a model that is asked for in place of the usual ones, ``is_renamed`` whether answers must name it.
+    """
     requests = [
-        request_bytes(load.behaviour, number, prompt_bytes=load.prompt_bytes, place=place)
+        request_bytes(load.behaviour, number, prompt_bytes=load.prompt_bytes, place=place, name=name)
         for number in range(MODELS_IN_USE)
     ]
+    expected = json_answer() if load.behaviour is Behaviour.JSON else b"".join(burst_events())
+    if name is not None and is_renamed:
+        expected = expected.replace(json.dumps(ANSWERED_NAME).encode(), json.dumps(name).encode())
 
     async def measure() -> Measurement:
-        run = Run(json_answer() if load.behaviour is Behaviour.JSON else b"".join(burst_events()))
+        run = Run(expected)
         kind = EndlessStream if load.behaviour is Behaviour.PACED else Connection
         connections = await connect(
             [partial(kind, run, requests[n % MODELS_IN_USE]) for n in range(concurrency or load.concurrency)], port

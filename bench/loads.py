@@ -10,6 +10,7 @@ MODELS_PER_BEHAVIOUR = 13  # times four behaviours: a manifest of 52 models
 MODELS_IN_USE = 4  # of one behaviour: requests spread over so many rules and pools
 EVENTS_IN_BURST = 64
 POD_ADDRESSES = ("127.0.0.1", "127.0.0.2")  # of each pool; all are this machine
+ANSWERED_NAME = "bench"  # what every answer says its model is
 _ANSWER_BYTES = 600
 
 
@@ -91,10 +92,12 @@ def model_name(behaviour: Behaviour, number: int) -> str:
     return f"bench/{behaviour.value}-{number:02d}-instruct"
 
 
-def request_bytes(behaviour: Behaviour, number: int, *, prompt_bytes: int = 120, place: Place = Place.END) -> bytes:
-    """One whole HTTP request for one of a behaviour's models, with a prompt of so many bytes."""
+def request_bytes(
+    behaviour: Behaviour, number: int, *, prompt_bytes: int = 120, place: Place = Place.END, name: str | None = None
+) -> bytes:
+    """One whole HTTP request for one of a behaviour's models, or for ``name``, with a prompt of so many bytes."""
     prompt = ("Tell me about railways. " * (prompt_bytes // 24 + 1))[:prompt_bytes]
-    model = {"model": model_name(behaviour, number)}
+    model = {"model": name or model_name(behaviour, number)}
     rest = {
         "messages": [
             {"role": "system", "content": "You are a helpful assistant."},
@@ -123,7 +126,7 @@ def _chunk_event(content: str, stamp: str = "t0000000000000000000") -> bytes:
         "id": "chatcmpl-0f3a2b6d51f54bd39b0d9c1f",
         "object": "chat.completion.chunk",
         "created": 1790000000,
-        "model": "bench",
+        "model": ANSWERED_NAME,
         "system_fingerprint": stamp,
         "choices": [{"index": 0, "delta": {"content": content}, "finish_reason": None}],
     }
@@ -137,7 +140,7 @@ def json_answer() -> bytes:
         "id": "chatcmpl-0f3a2b6d51f54bd39b0d9c1f",
         "object": "chat.completion",
         "created": 1790000000,
-        "model": "bench",
+        "model": ANSWERED_NAME,
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 31, "total_tokens": 95, "completion_tokens": 64, "prompt_tokens_details": None},
     }

@@ -7,6 +7,8 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -53,10 +55,15 @@ class Servers:
     ) -> None:
         self._stack.close()
 
-    def start_gateway(self, name: str, tree: Path) -> Server:
-        """Start the gateway of a source tree."""
+    def start_gateway(self, name: str, tree: Path, manifest: str | None = None) -> Server:
+        """Start the gateway of a source tree, with a manifest of its own or the usual one."""
         server, port = start_gateway(
-            ports=self.upstream_ports, core=self.measured_core, folder=self._folder, name=name, tree=tree
+            ports=self.upstream_ports,
+            core=self.measured_core,
+            folder=self._folder,
+            name=name,
+            tree=tree,
+            manifest=manifest,
         )
         self._add(name, server, port)
         return server
@@ -77,19 +84,35 @@ class Servers:
         port = self._running[name][1]
         return self.upstream_ports[load.behaviour.value] if port is None else port
 
-    def round(self, result: LoadResult, *, seconds: float, place: Place) -> None:
-        """Run one load once against each server, one right after the other."""
+    def round(
+        self,
+        result: LoadResult,
+        *,
+        seconds: float,
+        place: Place,
+        asked: str | None = None,
+        renamed: Collection[str] = (),
+    ) -> None:
+        """Run one load once against each server, one right after the other. ``asked`` is the model in place of the
+        usual ones; of the servers that are ``renamed`` answers must name it."""
         load = result.load
         for name, (server, _) in self._running.items():
             port = self.port(name, load)
             gc.collect()
             window = seconds * load.window
-            measured = drive(load, port=port, seconds=window, cpu_seconds=server.cpu_seconds, place=place)
+            run = partial(
+                drive,
+                load,
+                port=port,
+                cpu_seconds=server.cpu_seconds,
+                place=place,
+                name=asked,
+                is_renamed=name in renamed,
+            )
+            measured = run(seconds=window)
             result.under_load.setdefault(name, []).append(measured)
             if load.unit == "request":
-                alone = drive(
-                    load, port=port, seconds=_ALONE_SECONDS, cpu_seconds=server.cpu_seconds, place=place, concurrency=1
-                )
+                alone = run(seconds=_ALONE_SECONDS, concurrency=1)
                 result.alone.setdefault(name, []).append(alone)
 
     def memory(self, streams: int) -> dict[str, MemoryUse]:

@@ -110,20 +110,25 @@ class AnswerNames:
         return out + self._feed_events(rest) if rest else out
 
     def _feed_events(self, data: bytes) -> bytes:
-        """What begins with an event."""
+        """What begins with an event. Where one has to be read, those behind it may begin as it does."""
         scanner = self._scanner
-        separator = scanner.separator
-        end = len(data) if data.endswith(separator) else data.rfind(separator) + len(separator)
-        if end >= len(separator):
-            events = data if end == len(data) else data[:end]
-            renamed = self._renamed(events, scanner.known, separator)
-            if renamed is not None:
-                return renamed if end == len(data) else renamed + scanner.scan(data[end:])[0]
         parts: list[bytes] = []
+        tries = 2
         while data:
+            if tries:
+                tries -= 1
+                separator = scanner.separator
+                end = len(data) if data.endswith(separator) else data.rfind(separator) + len(separator)
+                events = data if end == len(data) else data[: max(0, end)]
+                renamed = self._renamed(events, scanner.known, separator) if end >= len(separator) else None
+                if renamed is not None:
+                    parts.append(renamed)
+                    data = b"" if end == len(data) else data[end:]
+                    tries = 0
+                    continue
             out, data = scanner.scan(data)
             parts.append(out)
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _renamed(self, events: bytes, known: bytes, separator: bytes) -> bytes | None:
         """Whole events where all that have the name begin as is known; None where they have to be read."""
@@ -238,6 +243,13 @@ class _Scanner:
             position = self._leave_string(data)
         while position < end:
             if self.is_over and not self._is_stream:
+                break
+            if self.is_over and b"\r" not in data:  # two plain searches are a third of the expression's cost
+                position = data.find(b"\n\n", position) + 2
+                if position < 2:
+                    break
+                self._begin()
+                self.is_fresh, end = True, position
                 break
             if self.is_over:
                 found = _END_OF_EVENT.search(data, position)

@@ -60,3 +60,11 @@ def test_a_gateway_that_answers_wrongly_is_no_fast_gateway(tmp_path: Path) -> No
     done = _bench("--no-envoy", "--rounds", "1", "--seconds", "0.1", "--streams", "1", "--tree", str(tmp_path))
     assert done.returncode == 1
     assert "a wrong answer" in done.stderr
+
+
+def test_the_cost_of_rewriting_is_measured_and_reported() -> None:
+    command = [sys.executable, "-m", "bench.rewriting", "--rounds", "1", "--seconds", "0.1"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=45, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "every other event" in done.stdout
+    assert done.stdout.count("and a rewrite") == 2
