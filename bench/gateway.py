@@ -32,7 +32,7 @@ def manifests(ports: Mapping[str, int]) -> str:
                     "spec": {
                         "selector": {"matchLabels": {"app": pool}},
                         "targetPorts": [{"number": ports[behaviour.value]}],
-                        "endpointPickerRef": {"name": "picker", "port": {"number": 9002}},
+                        "endpointPickerRef": {"name": "picker", "port": {"number": 9002}, "failureMode": "FailOpen"},
                     },
                 }
             )

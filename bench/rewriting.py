@@ -50,7 +50,7 @@ def manifest(ports: Mapping[str, int], *, has_policy: bool, is_rewritten: bool) 
         header = {"name": "X-Gateway-Model-Name", "value": f"{ASKED_NAME}-{pool}"}
         reference = {"group": _INFERENCE, "kind": "InferencePool", "name": pool}
         rules.append({"matches": [{"headers": [header]}], "backendRefs": [reference]})
-        picker = {"name": "picker", "port": {"number": 9002}}
+        picker = {"name": "picker", "port": {"number": 9002}, "failureMode": "FailOpen"}
         selector = {"matchLabels": {"app": pool}}
         spec = {"selector": selector, "targetPorts": [{"number": ports[pool]}], "endpointPickerRef": picker}
         objects.append(_object(f"{_INFERENCE}/v1", "InferencePool", pool, spec))
@@ -58,9 +58,10 @@ def manifest(ports: Mapping[str, int], *, has_policy: bool, is_rewritten: bool) 
             metadata = {"name": f"{pool}-{index}", "labels": {"app": pool}}
             objects.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {"podIP": address}})
         if is_rewritten:
-            targets = [{"name": ANSWERED_NAME, "weight": 1}]
-            model = {"modelName": f"{ASKED_NAME}-{pool}", "poolRef": {"name": pool}, "targetModels": targets}
-            objects.append(_object("inference.networking.x-k8s.io/v1alpha2", "InferenceModel", pool, model))
+            match = {"model": {"value": f"{ASKED_NAME}-{pool}"}}
+            rewrite = {"matches": [match], "targets": [{"modelRewrite": ANSWERED_NAME}]}
+            spec = {"poolRef": {"name": pool}, "rules": [rewrite]}
+            objects.append(_object("llm-d.ai/v1alpha2", "InferenceModelRewrite", pool, spec))
     objects.append(_object(f"{_GATEWAY_API}/v1", "HTTPRoute", "models", {"rules": rules}))
     if has_policy:
         policy = {

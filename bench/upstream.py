@@ -36,6 +36,7 @@ _JSON_ANSWER = (
 )
 _BURST_WRITES = [_STREAM_HEAD, *map(_chunk, burst_events()), b"0\r\n\r\n"]
 _BEFORE, _AFTER = paced_event()
+_NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 
 
 class ModelServer(asyncio.Protocol):
@@ -68,6 +69,10 @@ class ModelServer(asyncio.Protocol):
             end = data.find(b"\r\n\r\n")
             if end < 0:
                 self._head = data
+                return
+            if data.startswith(b"GET "):  # for metrics, of which this one has none
+                assert self._transport is not None
+                self._transport.write(_NOT_FOUND)
                 return
             self._left = _content_length(data[:end]) - (len(data) - end - 4)
         if self._left < 0:

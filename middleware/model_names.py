@@ -132,18 +132,17 @@ class AnswerNames:
 
     def _renamed(self, events: bytes, known: bytes, separator: bytes) -> bytes | None:
         """Whole events where all that have the name begin as is known; None where they have to be read."""
-        names = events.count(_KEY)
-        if not names:
-            return events
         if not known or not events.startswith(known):
-            return None
-        if names == 1:
-            return self._scanner.renamed + events[len(known) :]
+            return None if _KEY in events else events
+        renamed = self._scanner.renamed
+        if events.find(_KEY, len(known)) < 0:
+            return renamed + events[len(known) :]
         # Line ends cannot be inside a string, so what follows a blank line is an event's beginning.
-        if events.count(separator + known) != names - 1:
+        parts = events.split(separator + known)
+        if events.count(_KEY) != len(parts):
             return None
-        renamed = events.replace(separator + known, separator + self._scanner.renamed)
-        return self._scanner.renamed + renamed[len(known) :]
+        parts[0] = renamed + parts[0][len(known) :]
+        return (separator + renamed).join(parts)
 
     def flush(self) -> bytes:
         """What was held back, when nothing more comes."""

@@ -51,7 +51,7 @@ metadata: {{name: {name}}}
 spec:
   selector: {{matchLabels: {{app: {name}}}}}
   targetPorts: [{{number: {port}}}]
-  endpointPickerRef: {{name: none, port: {{number: 9002}}}}
+  endpointPickerRef: {{name: none, port: {{number: 9002}}, failureMode: FailOpen}}
 ---{pods}
 """
 
