@@ -579,6 +579,17 @@ async def _snapshot(namespaces: tuple[str, ...], scope: Scope) -> None:
     type=click.FloatRange(0, 1),
     help="The share of requests that are answered with 500.",
 )
+@click.option("--prefix-caching", is_flag=True, help="Prompts that begin alike are computed once.")
+@click.option(
+    "--prefill-rate",
+    default=0.0,
+    type=click.FloatRange(0),
+    help="Prompt tokens computed in a second, one prompt after the other; 0: at once.",
+)
+@click.option("--kv-blocks", default=8192, type=click.IntRange(2), help="Blocks of its KV cache.")
+@click.option("--block-size", default=128, type=click.IntRange(1), help="Tokens in a block.")
+@click.option("--adapter", multiple=True, help="A LoRA adapter that it answers to. Repeatable.")
+@click.option("--max-loras", default=1, type=click.IntRange(1), help="How many adapters run at once; others wait.")
 @click.option("--while-stdin-is-open", is_flag=True, hidden=True, help="End with the process that started this one.")
 def simulate(
     port: int,
@@ -590,6 +601,12 @@ def simulate(
     output_tokens: int,
     max_num_seqs: int,
     fail_rate: float,
+    prefix_caching: bool,
+    prefill_rate: float,
+    kv_blocks: int,
+    block_size: int,
+    adapter: tuple[str, ...],
+    max_loras: int,
     while_stdin_is_open: bool,
 ) -> None:
     """Run a simulated model server, without a GPU."""
@@ -603,6 +620,12 @@ def simulate(
         output_tokens=output_tokens,
         max_num_seqs=max_num_seqs,
         fail_rate=fail_rate,
+        prefix_caching=prefix_caching,
+        prefill_tokens_per_second=prefill_rate,
+        num_gpu_blocks=kv_blocks,
+        block_size=block_size,
+        adapters=adapter,
+        max_loras=max_loras,
         recorded_requests=0,
     )
     _run(lambda: _simulate(settings, host, port, while_stdin_is_open=while_stdin_is_open))

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
+import msgspec
 import orjson
 
 from app.simulator.call import VARY, Call
@@ -64,15 +65,24 @@ class Answering:
         return (self._settings.output_tokens, "stop") if wanted is None else (wanted, "length")
 
     def submit(
-        self, *, prompt_tokens: int, output_tokens: int, finish_reason: str = "stop", sequences: int = 1
+        self,
+        *,
+        prompt_tokens: int,
+        output_tokens: int,
+        finish_reason: str = "stop",
+        sequences: int = 1,
+        prompt: Iterable[bytes | msgspec.Raw] = (),
+        adapter: str | None = None,
     ) -> Generation:
-        """Raises ApiError when the engine takes nothing."""
+        """``prompt``: its parts as they stand in the body. Raises ApiError when the engine takes nothing."""
         try:
             return self._engine.submit(
                 prompt_tokens=prompt_tokens,
                 output_tokens=output_tokens,
                 finish_reason=finish_reason,
                 sequences=sequences,
+                prompt=b"".join(map(bytes, prompt)) if self._settings.prefix_caching else b"",
+                adapter=adapter,
             )
         except (EngineBusyError, EngineDeadError) as error:
             raise engine_error(error) from None

@@ -43,12 +43,15 @@ class ChatCompletions:
         self._body = JsonBody(ChatRequest, required=("messages",))
         self._models = models
         self._answering = answering
-        self._words = ChatWords(settings=settings, voice=voice)
+        self._words = {
+            adapter: ChatWords(settings=settings, voice=voice, model=adapter or settings.base_model)
+            for adapter in (None, *settings.adapters)
+        }
 
     async def __call__(self, call: Call) -> None:
         request = self._body.read(call)
         expect_list(request.messages, field="messages")
-        self._models.check(request.model)
+        adapter = self._models.check(request.model)
         check_stream_options(request.stream_options, stream=request.stream)
         prompt_tokens = count_tokens(memoryview(request.messages).nbytes)
         wanted = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
@@ -57,10 +60,15 @@ class ChatCompletions:
         if choices < 1:
             raise bad_parameter(f"n must be at least 1, got {choices}.", name="n", value=choices)
         generation = self._answering.submit(
-            prompt_tokens=prompt_tokens, output_tokens=output_tokens, finish_reason=finish_reason, sequences=choices
+            prompt_tokens=prompt_tokens,
+            output_tokens=output_tokens,
+            finish_reason=finish_reason,
+            sequences=choices,
+            prompt=(request.messages,),
+            adapter=adapter,
         )
         shape = ChatShape(
-            words=self._words,
+            words=self._words[adapter],
             id_json=answer_id(call),
             options=request.stream_options,
             prompt_tokens=prompt_tokens,
@@ -76,11 +84,11 @@ class ChatCompletions:
 
 
 class ChatWords:
-    """The parts of all chat answers of one server that never change."""
+    """The parts of all chat answers of one model that never change."""
 
-    def __init__(self, *, settings: SimulatorSettings, voice: Voice) -> None:
+    def __init__(self, *, settings: SimulatorSettings, voice: Voice, model: str) -> None:
         self.voice = voice
-        self.model_json = orjson.dumps(settings.base_model)
+        self.model_json = orjson.dumps(model)
         self.fingerprint_json = orjson.dumps(settings.system_fingerprint)
         self.whole = (
             b'{"id":"chatcmpl-%%b","object":"chat.completion","created":%%d,"model":%b,"choices":[%%b],'

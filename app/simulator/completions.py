@@ -37,11 +37,14 @@ class Completions:
         self._body = JsonBody(CompletionRequest, required=("prompt",))
         self._models = models
         self._answering = answering
-        self._words = CompletionWords(settings=settings, voice=voice)
+        self._words = {
+            adapter: CompletionWords(settings=settings, voice=voice, model=adapter or settings.base_model)
+            for adapter in (None, *settings.adapters)
+        }
 
     async def __call__(self, call: Call) -> None:
         request = self._body.read(call)
-        self._models.check(request.model)
+        adapter = self._models.check(request.model)
         check_stream_options(request.stream_options, stream=request.stream)
         prompt_tokens = count_prompt_tokens(request.prompt)
         output_tokens, finish_reason = self._answering.output_tokens(
@@ -49,10 +52,15 @@ class Completions:
         )
         choices = max(1, request.n or 1)
         generation = self._answering.submit(
-            prompt_tokens=prompt_tokens, output_tokens=output_tokens, finish_reason=finish_reason, sequences=choices
+            prompt_tokens=prompt_tokens,
+            output_tokens=output_tokens,
+            finish_reason=finish_reason,
+            sequences=choices,
+            prompt=(request.prompt,),
+            adapter=adapter,
         )
         shape = CompletionShape(
-            words=self._words,
+            words=self._words[adapter],
             id_json=answer_id(call),
             options=request.stream_options,
             prompt_tokens=prompt_tokens,
@@ -68,13 +76,13 @@ class Completions:
 
 
 class CompletionWords:
-    """The parts of all completions of one server that never change."""
+    """The parts of all completions of one model that never change."""
 
-    def __init__(self, *, settings: SimulatorSettings, voice: Voice) -> None:
+    def __init__(self, *, settings: SimulatorSettings, voice: Voice, model: str) -> None:
         self.voice = voice
         self.fingerprint_json = orjson.dumps(settings.system_fingerprint)
-        model = as_template(orjson.dumps(settings.base_model))
-        self.head = b'{"id":"cmpl-%%b","object":"text_completion","created":%%d,"model":%b,"choices":[' % model
+        name = as_template(orjson.dumps(model))
+        self.head = b'{"id":"cmpl-%%b","object":"text_completion","created":%%d,"model":%b,"choices":[' % name
 
 
 _CHOICE = (

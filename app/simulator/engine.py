@@ -8,7 +8,9 @@ import random
 import time
 from collections.abc import Callable
 
+from app.simulator.adapters import Adapters
 from app.simulator.generation import EngineDeadError, Generation
+from app.simulator.kv_cache import KvCacheBlocks, hash_blocks
 from app.simulator.settings import SimulatorSettings
 from app.simulator.statistics import Statistics
 
@@ -36,13 +38,26 @@ class Engine:
         self.failed = 0
         self.refused = 0
         self.statistics = Statistics()
+        self.adapters = Adapters(limit=settings.max_loras)
+        self._blocks = KvCacheBlocks(blocks=settings.num_gpu_blocks - 1)
+        self._prefill_until = 0.0  # when the prompts that run are computed
         self._random = random
         self._is_dead = False
+        self._has_started = False  # whether it has had a request
         self._active: dict[Generation, None] = {}
         self._queue: dict[Generation, None] = {}
         self._observers: list[asyncio.Future[None]] = []
 
-    def submit(self, *, prompt_tokens: int, output_tokens: int, finish_reason: str, sequences: int = 1) -> Generation:
+    def submit(
+        self,
+        *,
+        prompt_tokens: int,
+        output_tokens: int,
+        finish_reason: str,
+        sequences: int = 1,
+        prompt: bytes = b"",
+        adapter: str | None = None,
+    ) -> Generation:
         """Take a request in: into a slot if one is free, else into the queue. Use the result as a context manager.
 
         Raises EngineBusyError, EngineDeadError.
@@ -53,6 +68,7 @@ class Engine:
             self.statistics.finished["error"] += 1
             self._tell_observers()
             raise EngineDeadError
+        self._has_started = True
         limit = settings.max_num_queued_reqs
         if limit is not None and self.running + self.waiting + sequences > limit:
             self.refused += 1
@@ -64,8 +80,10 @@ class Engine:
             output_tokens=output_tokens,
             finish_reason=finish_reason,
             sequences=sequences,
+            adapter=adapter,
+            block_hashes=self._hash(prompt, adapter),
         )
-        if self._queue or self.running + generation.slots > settings.max_num_seqs:
+        if self._queue or not self._has_room(generation):
             self._queue[generation] = None
             self.waiting += sequences
         else:
@@ -113,6 +131,11 @@ class Engine:
             self._observers.append(change)
             await change
 
+    def adapter_series(self) -> dict[str, float]:
+        """Each combination of adapters ever seen, and when it last was so."""
+        waiting = (generation.adapter for generation in self._queue if generation.adapter is not None)
+        return self.adapters.series(waiting, is_started=self._has_started)
+
     def settle(self) -> None:
         """Bring `statistics` up to this moment."""
         for generation in self._active:
@@ -121,6 +144,8 @@ class Engine:
     def kv_cache_usage(self) -> float:
         """Share of the KV blocks that running sequences hold, 0 to 1. Cached but free blocks do not count."""
         settings = self.settings
+        if settings.prefix_caching:
+            return self._blocks.usage
         used = sum(
             -(-(generation.prompt_tokens + generation.tokens_each()) // settings.block_size) * generation.sequences
             for generation in self._active
@@ -130,7 +155,49 @@ class Engine:
     def _start(self, generation: Generation) -> None:
         self.running += generation.slots
         self._active[generation] = None
+        generation.first_token_seconds += self._load_adapter(generation) + self._prefill(generation)
         generation.start()
+
+    def _hash(self, prompt: bytes, adapter: str | None) -> list[int]:
+        if not self.settings.prefix_caching:
+            return []
+        return hash_blocks(prompt, seed=adapter or "", block_size=self.settings.block_size)
+
+    def _has_room(self, generation: Generation) -> bool:
+        """Whether it can start now; it holds its blocks then."""
+        settings = self.settings
+        if self.running + generation.slots > settings.max_num_seqs or not self.adapters.has_room(generation.adapter):
+            return False
+        if settings.prefix_caching:
+            tokens = generation.prompt_tokens + generation.output_tokens * generation.sequences
+            hashes = generation.block_hashes
+            blocks = max(-(-tokens // settings.block_size), len(hashes))
+            generation.holding = self._blocks.hold(hashes, blocks=blocks, now=self.clock())
+            return generation.holding is not None
+        return True
+
+    def _prefill(self, generation: Generation) -> float:
+        """Seconds until its prompt is computed: prompts are computed one after the other, without what is cached."""
+        settings, holding = self.settings, generation.holding
+        cached = 0
+        if holding is not None:
+            # The last token is always computed, and with it its block.
+            whole = (generation.prompt_tokens - 1) // settings.block_size
+            cached = min(holding.cached_blocks, whole) * settings.block_size
+            self.statistics.prefix_queries += generation.prompt_tokens
+            self.statistics.prefix_hits += cached
+        now, rate = self.clock(), settings.prefill_tokens_per_second
+        done_at = now
+        if rate:
+            done_at = self._prefill_until = max(now, self._prefill_until) + (generation.prompt_tokens - cached) / rate
+        if holding is not None:
+            self._blocks.computed(holding, at=done_at)
+        return done_at - now
+
+    def _load_adapter(self, generation: Generation) -> float:
+        if generation.adapter is None:
+            return 0.0
+        return 0.0 if self.adapters.begin(generation.adapter) else self.settings.lora_load_seconds
 
     def _release(self, generation: Generation) -> None:
         if generation in self._queue:
@@ -139,6 +206,11 @@ class Engine:
         else:
             del self._active[generation]
             self.running -= generation.slots
+            if generation.holding is not None:
+                self._blocks.release(generation.holding, now=self.clock())
+                generation.holding = None
+            if generation.adapter is not None:
+                self.adapters.end(generation.adapter)
         generation.end()
         if self._queue and not self._is_dead:
             self._fill_slots()
@@ -147,7 +219,7 @@ class Engine:
     def _fill_slots(self) -> None:
         while self._queue:
             generation = next(iter(self._queue))
-            if self.running + generation.slots > self.settings.max_num_seqs:
+            if not self._has_room(generation):
                 return
             del self._queue[generation]
             self.waiting -= generation.sequences

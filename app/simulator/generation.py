@@ -1,16 +1,18 @@
 """When does a request have its next token?
 
-It waits for a slot, then has its first token after `ttft_seconds` and one more every `itl_seconds`. That is a function
+It waits for a slot, then has its first token after what the engine says and one more every `itl_seconds`. That is a
+function
 of the clock alone, so nothing is counted per token, and a client that reads slowly does not hold its slot: a real
 engine does not know its readers either.
 """
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+from app.simulator.kv_cache import Holding
 from app.simulator.settings import SimulatorSettings
 from app.simulator.statistics import Statistics
 
@@ -41,19 +43,30 @@ class Generation:
         "_has_failed",
         "_timer",
         "_waiter",
+        "adapter",
         "arrived_at",
+        "block_hashes",
         "finish_reason",
+        "first_token_seconds",
+        "holding",
         "is_over",
         "output_tokens",
         "prompt_tokens",
-        "seconds",
         "sequences",
         "slots",
         "started_at",
     )
 
     def __init__(
-        self, *, engine: Slots, prompt_tokens: int, output_tokens: int, finish_reason: str, sequences: int
+        self,
+        *,
+        engine: Slots,
+        prompt_tokens: int,
+        output_tokens: int,
+        finish_reason: str,
+        sequences: int,
+        adapter: str | None = None,
+        block_hashes: Sequence[int] = (),
     ) -> None:
         self._engine = engine
         settings = engine.settings
@@ -63,7 +76,10 @@ class Generation:
         self.sequences = sequences
         # A real engine runs what fits and lets the rest of the n wait; here the n run together.
         self.slots = min(sequences, settings.max_num_seqs)
-        self.seconds = settings.ttft_seconds + max(0, output_tokens - 1) * settings.itl_seconds
+        self.adapter = adapter
+        self.block_hashes = block_hashes
+        self.holding: Holding | None = None  # while it runs, where prompts have their blocks
+        self.first_token_seconds = settings.ttft_seconds  # from its start; the engine adds what computing takes
         self.arrived_at = engine.clock()
         self.started_at = math.inf  # while it waits
         self.is_over = False
@@ -81,13 +97,18 @@ class Generation:
     ) -> None:
         self._engine.abort(self)
 
+    @property
+    def seconds(self) -> float:
+        """From its start to its last token."""
+        return self.first_token_seconds + max(0, self.output_tokens - 1) * self._engine.settings.itl_seconds
+
     async def token(self, index: int) -> None:
         """Return when token number `index`, from 0, exists. Raises EngineDeadError."""
         while not self.is_over and self.started_at == math.inf:
             await self._wait(None)
         if not self.is_over:
             settings = self._engine.settings
-            due = self.started_at + settings.ttft_seconds + index * settings.itl_seconds
+            due = self.started_at + self.first_token_seconds + index * settings.itl_seconds
             while not self.is_over and (delay := due - self._engine.clock()) > 0:
                 await self._wait(delay)  # more than once where the loop's timers ring a little early
         if self._has_failed:
@@ -101,7 +122,7 @@ class Generation:
     def tokens_each(self) -> int:
         """How many tokens each of its sequences has by now."""
         settings = self._engine.settings
-        elapsed = self._engine.clock() - self.started_at - settings.ttft_seconds
+        elapsed = self._engine.clock() - self.started_at - self.first_token_seconds
         if elapsed < 0:
             return 0
         if settings.itl_seconds == 0:
@@ -117,7 +138,7 @@ class Generation:
             queued = self.started_at - self.arrived_at
             statistics.prompt_tokens += self.prompt_tokens
             statistics.queue_seconds.observe(queued)
-            statistics.first_token_seconds.observe(queued + self._engine.settings.ttft_seconds)
+            statistics.first_token_seconds.observe(queued + self.first_token_seconds)
         statistics.generation_tokens += (tokens - self._counted_tokens) * self.sequences
         self._counted_tokens = tokens
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 import orjson
 
-from app.simulator.answering import Answering, answer_id, as_template
+from app.simulator.answering import Answering, answer_id
 from app.simulator.bodies import JsonBody, expect_list
 from app.simulator.call import Call
 from app.simulator.errors import ApiError, Problem, invalid_body
@@ -41,33 +41,38 @@ class Messages:
         self._models = models
         self._answering = answering
         self._voice = voice
-        model = as_template(orjson.dumps(settings.base_model))
+        self._model = orjson.dumps(settings.base_model)
         self._whole = (
-            b'{"id":"chatcmpl-%%b","type":"message","role":"assistant","content":[{"type":"text","text":"%%b"}],'
-            b'"model":%b,"stop_reason":"%%b","usage":{"input_tokens":%%d,"output_tokens":%%d}}'
-        ) % model
+            b'{"id":"chatcmpl-%b","type":"message","role":"assistant","content":[{"type":"text","text":"%b"}],'
+            b'"model":%b,"stop_reason":"%b","usage":{"input_tokens":%d,"output_tokens":%d}}'
+        )
         self._start = (
-            b'event: message_start\ndata: {"type":"message_start","message":{"id":"chatcmpl-%%b","type":"message",'
+            b'event: message_start\ndata: {"type":"message_start","message":{"id":"chatcmpl-%b","type":"message",'
             b'"role":"assistant","content":[],"model":%b,"stop_reason":null,"stop_sequence":null,'
-            b'"usage":{"input_tokens":%%d,"output_tokens":0}}}\n\n'
-        ) % model
+            b'"usage":{"input_tokens":%d,"output_tokens":0}}}\n\n'
+        )
 
     async def create(self, call: Call) -> None:
         request = self._body.read(call)
-        self._check(request)
+        adapter = self._check(request)
         prompt_tokens = _count(request)
         output_tokens, finish_reason = self._answering.output_tokens(
             prompt_tokens=prompt_tokens, wanted=request.max_tokens
         )
         generation = self._answering.submit(
-            prompt_tokens=prompt_tokens, output_tokens=output_tokens, finish_reason=finish_reason
+            prompt_tokens=prompt_tokens,
+            output_tokens=output_tokens,
+            finish_reason=finish_reason,
+            prompt=(request.system, request.messages),
+            adapter=adapter,
         )
+        model = self._model if adapter is None else orjson.dumps(adapter)
         answer = answer_id(call)
         stop_reason = _STOP_REASONS[finish_reason]
         if request.stream:
             shape = MessagesStream(
                 voice=self._voice,
-                start=self._start % (answer, prompt_tokens),
+                start=self._start % (answer, model, prompt_tokens),
                 stop_reason=stop_reason,
                 prompt_tokens=prompt_tokens,
                 output_tokens=output_tokens,
@@ -76,7 +81,7 @@ class Messages:
         else:
             await self._answering.in_one_piece(call, generation)
             text = self._voice.text_json(output_tokens)
-            await call.respond(self._whole % (answer, text, stop_reason, prompt_tokens, output_tokens))
+            await call.respond(self._whole % (answer, text, model, stop_reason, prompt_tokens, output_tokens))
 
     async def count_tokens(self, call: Call) -> None:
         request = self._count_body.read(call)
@@ -84,13 +89,13 @@ class Messages:
         tokens = _count(request)
         await call.respond(b'{"input_tokens":%d,"context_management":{"original_input_tokens":%d}}' % (tokens, tokens))
 
-    def _check(self, request: MessagesRequest | CountTokensRequest) -> None:
+    def _check(self, request: MessagesRequest | CountTokensRequest) -> str | None:
         if not request.model:
             raise invalid_body(
                 Problem(kind="value_error", where="body.model", message="Value error, Model is required", found="")
             )
         expect_list(request.messages, field="messages")
-        self._models.check(request.model)
+        return self._models.check(request.model)
 
 
 class MessagesStream:

@@ -27,7 +27,7 @@ class MetricsPage:
         engine = self._engine
         engine.settle()
         done = engine.statistics
-        queries = hits = preemptions = 0  # this engine has no prefix cache and never preempts
+        preemptions = 0  # this engine has room for the whole answer before it starts
         return "".join(
             [
                 self._single("gauge", "num_requests_running", engine.running),
@@ -36,8 +36,8 @@ class MetricsPage:
                     "gauge", "num_requests_waiting_by_reason", "reason", {"capacity": engine.waiting, "deferred": 0}
                 ),
                 self._single("gauge", "kv_cache_usage_perc", engine.kv_cache_usage()),
-                self._single("counter", "prefix_cache_queries_total", queries),
-                self._single("counter", "prefix_cache_hits_total", hits),
+                self._single("counter", "prefix_cache_queries_total", done.prefix_queries),
+                self._single("counter", "prefix_cache_hits_total", done.prefix_hits),
                 self._single("counter", "num_preemptions_total", preemptions),
                 self._single("counter", "prompt_tokens_total", done.prompt_tokens),
                 self._single("counter", "generation_tokens_total", done.generation_tokens),
@@ -48,6 +48,7 @@ class MetricsPage:
                 self._histogram("time_to_first_token_seconds", done.first_token_seconds),
                 self._histogram("e2e_request_latency_seconds", done.end_to_end_seconds),
                 self._histogram("request_queue_time_seconds", done.queue_seconds),
+                self._adapters(),
                 self._cache_config,
             ]
         )
@@ -83,6 +84,19 @@ class MetricsPage:
             f'vllm:{name}{{{self._model},reason="max_num_queued_tokens"}} 0.0\n'
         )
 
+    def _adapters(self) -> str:
+        """The series without engine and model; there is none where no adapters are served."""
+        engine = self._engine
+        if not engine.settings.adapters:
+            return ""
+        name, limit = "lora_requests_info", engine.settings.max_loras
+        lines = []
+        for combination, seen_at in engine.adapter_series().items():
+            names = _escape(combination)
+            labels = f'max_lora="{limit}",running_lora_adapters="{names}",waiting_lora_adapters="{names}"'
+            lines.append(f"vllm:{name}{{{labels}}} {seen_at!r}\n")
+        return _head("gauge", name) + "".join(lines)
+
     def _labels(self, label: str, value: str) -> str:
         pair = f'{label}="{value}"'
         return ",".join(sorted(['engine="0"', self._model, pair]))
@@ -100,6 +114,7 @@ _HELP = {
     "generation_tokens_total": "Number of generation tokens processed.",
     "request_success_total": "Count of successfully processed requests.",
     "admission_rejections_total": "Number of admission attempts rejected by a queue limit, by reason.",
+    "lora_requests_info": "Running stats on lora requests.",
     "request_prompt_tokens": "Number of prefill tokens processed.",
     "request_generation_tokens": "Number of generation tokens processed.",
     "time_to_first_token_seconds": "Histogram of time to first token in seconds.",
@@ -120,7 +135,7 @@ def _cache_config(settings: SimulatorSettings) -> str:
         "block_size": settings.block_size,
         "cache_dtype": "auto",
         "effective_attention_block_size": settings.block_size,
-        "enable_prefix_caching": False,
+        "enable_prefix_caching": settings.prefix_caching,
         "engine": 0,
         "kv_cache_max_concurrency": tokens / settings.max_model_len,
         "kv_cache_size_tokens": tokens,

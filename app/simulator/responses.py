@@ -41,16 +41,20 @@ class Responses:
 
     async def create(self, call: Call) -> None:
         request = self._body.read(call)
-        self._models.check(request.model)
+        adapter = self._models.check(request.model)
         prompt_tokens = _count(request)
         output_tokens, finish_reason = self._answering.output_tokens(
             prompt_tokens=prompt_tokens, wanted=request.max_output_tokens, field="max_output_tokens"
         )
         generation = self._answering.submit(
-            prompt_tokens=prompt_tokens, output_tokens=output_tokens, finish_reason=finish_reason
+            prompt_tokens=prompt_tokens,
+            output_tokens=output_tokens,
+            finish_reason=finish_reason,
+            prompt=((request.instructions or "").encode(), request.input),
+            adapter=adapter,
         )
         shape = ResponseShape(
-            model=self._model,
+            model=adapter or self._model,
             voice=self._voice,
             request=request,
             prompt_tokens=prompt_tokens,

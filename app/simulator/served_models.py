@@ -15,33 +15,50 @@ class ServedModels:
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self._names = settings.models
+        self._adapters = frozenset(settings.adapters)
         created = int(time.time())
         self._listing = orjson.dumps(
             {
                 "object": "list",
                 "data": [
-                    {
-                        "id": name,
-                        "object": "model",
-                        "created": created,
-                        "owned_by": "vllm",
-                        "root": f"/models/{settings.base_model}",
-                        "parent": None,
-                        "max_model_len": settings.max_model_len,
-                        "permission": [_permission(created)],
-                    }
-                    for name in self._names
+                    *(
+                        _card(name, created, root=f"/models/{settings.base_model}", length=settings.max_model_len)
+                        for name in self._names
+                    ),
+                    *(
+                        _card(name, created, root=f"/models/{settings.base_model}-lora", parent=settings.base_model)
+                        for name in settings.adapters
+                    ),
                 ],
             }
         )
 
-    def check(self, name: str | None) -> None:
-        """None and "" mean the base model. Upper and lower case differ. Raises ApiError for a name it does not have."""
+    def check(self, name: str | None) -> str | None:
+        """The adapter that is asked for; None is the base model, which None and "" mean, too. Upper and lower case
+        differ. Raises ApiError for a name it does not have."""
+        if name in self._adapters:
+            return name
         if name and name not in self._names:
             raise unknown_model(name, served=self._names)
+        return None
 
     async def list_all(self, call: Call) -> None:
         await call.respond(self._listing)
+
+
+def _card(
+    name: str, created: int, *, root: str, parent: str | None = None, length: int | None = None
+) -> dict[str, object]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "vllm",
+        "root": root,
+        "parent": parent,
+        "max_model_len": length,
+        "permission": [_permission(created)],
+    }
 
 
 def _permission(created: int) -> dict[str, object]:

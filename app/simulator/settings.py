@@ -30,15 +30,29 @@ class SimulatorSettings:
     """A prompt of more tokens is refused with 400. A token is four bytes of the prompt."""
     block_size: int = 128
     num_gpu_blocks: int = 8192
-    """The KV cache, in blocks of `block_size` tokens: what kv_cache_usage_perc is a share of. It limits nothing."""
+    """The KV cache, in blocks of `block_size` tokens: what kv_cache_usage_perc is a share of. Without prefix caching it
+    limits nothing."""
+    prefix_caching: bool = False
+    """Whether prompts have their blocks: what begins alike is computed once, and a request waits for room."""
+    prefill_tokens_per_second: float = 0.0
+    """How fast prompts are computed, one after the other, on top of `ttft_seconds`; what is cached takes no time.
+    0: at once."""
+    adapters: tuple[str, ...] = ()
+    """LoRA adapters that it answers to, beside its own names."""
+    max_loras: int = 1
+    """How many adapters can be in one batch; a request for another waits."""
+    lora_load_seconds: float = 0.0
+    """What loading an adapter adds to the first token, unless it was among the last `max_loras` in use."""
     recorded_requests: int = 100
     """How many of the last requests are kept for tests to look at (see request_log.py). 0: none."""
 
     def __post_init__(self) -> None:
         if not self.models or not all(self.models):
             raise ValueError("a simulated model server needs at least one model name")
-        if self.ttft_seconds < 0 or self.itl_seconds < 0:
-            raise ValueError("ttft_seconds and itl_seconds cannot be negative")
+        if min(self.ttft_seconds, self.itl_seconds, self.prefill_tokens_per_second, self.lora_load_seconds) < 0:
+            raise ValueError("times and rates cannot be negative")
+        if set(self.adapters) & set(self.models) or self.max_loras < 1:
+            raise ValueError("adapters have names of their own, and max_loras is at least 1")
         if not 0 <= self.fail_rate <= 1:
             raise ValueError("fail_rate is a share: 0 to 1")
         if min(self.output_tokens, self.max_num_seqs, self.max_model_len, self.block_size) < 1 or (

@@ -47,6 +47,8 @@ class Statistics:
         "finished",
         "first_token_seconds",
         "generation_tokens",
+        "prefix_hits",
+        "prefix_queries",
         "prompt_tokens",
         "queue_seconds",
         "request_generation_tokens",
@@ -56,6 +58,8 @@ class Statistics:
     def __init__(self) -> None:
         self.prompt_tokens = 0
         self.generation_tokens = 0
+        self.prefix_queries = 0  # tokens
+        self.prefix_hits = 0
         # A client that leaves is no "abort" here: vLLM's count of those stayed 0 after 41 of them.
         self.finished = {"stop": 0, "length": 0, "abort": 0, "error": 0, "repetition": 0}
         self.first_token_seconds = Histogram(_FIRST_TOKEN_SECONDS)
