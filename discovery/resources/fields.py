@@ -260,6 +260,9 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
 # 10 % that never ejects anything in a small pool. From an API server the CRD's default comes as if it had been written.
 # A backendRef's priority of 0 is said only where it is written: unset, the Backend's `fallback` decides.
 UNSET_IS_OURS: dict[tuple[str, str], tuple[tuple[str, ...], ...]] = {
+    # FailClose is for a picker that may not answer. Ours always does, so only who writes it means the pods' metrics.
+    (INFERENCE, "InferencePool"): (("spec", "endpointPickerRef", "failureMode"),),
+    (INFERENCE_ALPHA, "InferencePool"): (("spec", "extensionRef", "failureMode"),),
     (ENVOY_AI_GATEWAY, "AIGatewayRoute"): (("spec", "rules", "[]", "backendRefs", "[]", "priority"),),
     (ENVOY_GATEWAY, "BackendTrafficPolicy"): (
         ("spec", "circuitBreaker", "maxConnections"),

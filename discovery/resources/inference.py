@@ -17,7 +17,7 @@ class InferencePoolSpec(Model, frozen=True, kw_only=True):
     match_labels: dict[str, str]
     target_ports: tuple[int, ...] = ()  # none: a pool of AIServiceBackends
     app_protocol: str = "http"
-    fails_open: bool = True  # unless its endpointPickerRef says FailClose, as one without a failureMode does
+    fails_open: bool = True  # unless its endpointPickerRef says FailClose
 
 
 class InferencePool(Resource, frozen=True, kw_only=True):

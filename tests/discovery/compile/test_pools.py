@@ -77,11 +77,12 @@ PICKER = "endpointPickerRef: {name: epp, port: {number: 1}%s}"
     ("text", "fails_open"),
     [
         pytest.param(pool(), True, id="no-picker"),
-        pytest.param(pool(PICKER % ""), False, id="the-standard-s-default"),
+        pytest.param(pool(PICKER % ""), True, id="unset-is-open-as-our-picker-always-answers"),
         pytest.param(pool(PICKER % ", failureMode: FailOpen"), True, id="open"),
         pytest.param(pool(PICKER % ", failureMode: FailClose"), False, id="close"),
         pytest.param(old_pool(), True, id="v1alpha2-without"),
-        pytest.param(old_pool("extensionRef: {name: epp}"), False, id="v1alpha2-default"),
+        pytest.param(old_pool("extensionRef: {name: epp}"), True, id="v1alpha2-unset"),
+        pytest.param(old_pool("extensionRef: {name: epp, failureMode: FailClose}"), False, id="v1alpha2-close"),
         pytest.param(old_pool("extensionRef: {name: epp, failureMode: FailOpen}"), True, id="v1alpha2-open"),
     ],
 )
