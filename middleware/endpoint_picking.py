@@ -18,7 +18,7 @@ from middleware.errors import NoEndpointsError
 from middleware.exchange import Exchange
 from middleware.load_balancing import make_balancer
 from middleware.model_rewriting import target_model
-from middleware.pick_explanation import EXPLAIN_HEADER, explanation_headers
+from middleware.pick_explanation import EXPLAIN_HEADER, PickScores, explanation_headers
 from middleware.scheduling.load import Knowledge
 from middleware.scheduling.scheduler import Asked, Scheduler
 from middleware.upstream.outcome import Attempt, Outcome
@@ -93,7 +93,7 @@ class PoolUse(Protocol):
 class PoolPicking:
     """One request's way of choosing among the endpoints of pools; of other backends ``otherwise`` chooses."""
 
-    __slots__ = ("_exchange", "_otherwise", "_scheduler", "_told", "_use", "asked")
+    __slots__ = ("_exchange", "_is_told", "_otherwise", "_scheduler", "_told", "_use", "asked")
 
     def __init__(
         self, exchange: Exchange, *, scheduler: Scheduler, use: PoolUse, otherwise: Choose, is_explained: bool = False
@@ -103,7 +103,9 @@ class PoolPicking:
         self._use = use
         self._otherwise = otherwise
         self._told = exchange.answer_additions
-        self.asked = Asked(body=lambda: exchange.body, is_explained=is_explained)
+        self._is_told = is_explained
+        is_seen = exchange.trace is not None and exchange.trace.is_sampled
+        self.asked = Asked(body=lambda: exchange.body, is_explained=is_explained or is_seen)
 
     def choose(self, arm: BackendRef, pool: tuple[Candidate, ...]) -> Candidate:
         """One of ``pool``, which is not empty."""
@@ -118,6 +120,8 @@ class PoolPicking:
             loads = [candidate.upstream.load for candidate in pool]
             chosen = pool[self._scheduler.pick(backend.id, backend.pool, asked, loads)]
         if asked.is_explained:
+            self._exchange.pick_scores = None if asked.table is None else PickScores(asked.table, pool)
+        if self._is_told:
             told = explanation_headers(Pick(arm, *chosen), asked.table, pool)
             self._exchange.answer_additions = (*self._told, *told)
         return chosen

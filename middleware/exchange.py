@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from discovery.snapshot import BackendRef, HeaderMutation, Listener, Rule, Snapshot
     from middleware.model_extraction import BodyLease
     from middleware.model_rewriting import Outgoing
+    from middleware.pick_explanation import PickScores
     from middleware.sessions import Session
     from middleware.trace import RequestTrace
     from middleware.upstream.outcome import Attempt
@@ -81,6 +82,7 @@ class Exchange:
 
     # EndpointPicking
     next_pick: Callable[[list[Attempt]], Pick] | None = None
+    pick_scores: PickScores | None = None  # of the newest pick, where somebody wants to see them
     hash_cookie: bytes | None = None  # the Set-Cookie by which the client finds its endpoint again
 
     # StreamingProxy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -16,6 +16,30 @@ SERVED_HEADER = b"x-gateway-destination-endpoint-served"
 MAX_TOLD = 10  # endpoints in a header: clients take heads of 8 KiB and more
 
 Json = dict[str, Any]
+
+
+class PickScores(NamedTuple):
+    """Every number behind one pick, and the endpoints that they are about."""
+
+    table: ScoreTable
+    pool: Sequence[Candidate]
+
+    def lines(self) -> list[str]:
+        """A line for each of the best endpoints, the picked one first."""
+        lines = []
+        for index in best(self.table)[:MAX_TOLD]:
+            name, why = _name(self.pool[index]), self.table.left_out[index]
+            if why:
+                lines.append(f"{name} left out: {why}")
+                continue
+            scores = " ".join(f"{scorer}={row[index] or 0:.4g}" for scorer, row in self.table.scores.items())
+            lines.append(f"{name} total={self.table.totals[index] or 0:.4g} {scores}".rstrip())
+        return lines
+
+
+def best(table: ScoreTable) -> list[int]:
+    """The endpoints by their totals, the picked one first."""
+    return sorted(range(len(table.totals)), key=lambda index: (index != table.picked, -(table.totals[index] or 0.0)))
 
 
 def describe_load(load: Load) -> Json:
@@ -54,12 +78,12 @@ def explanation_headers(pick: Pick, table: ScoreTable | None, pool: Sequence[Can
     """The decision as the answer tells it: the best endpoints first, without those for which there is no room."""
     told: Json = {"backend": pick.backend_ref.name, "endpoint": _name(pick)}
     if table is not None:
-        best = sorted(range(len(pool)), key=lambda index: (index != table.picked, -(table.totals[index] or 0.0)))
+        in_order = best(table)
         told["endpoints"] = [
-            {"endpoint": _name(pool[index]), **describe_scores(table, index)} for index in best[:MAX_TOLD]
+            {"endpoint": _name(pool[index]), **describe_scores(table, index)} for index in in_order[:MAX_TOLD]
         ]
-        if len(best) > MAX_TOLD:
-            told["leftOut"] = len(best) - MAX_TOLD
+        if len(in_order) > MAX_TOLD:
+            told["leftOut"] = len(in_order) - MAX_TOLD
         stale = sum(one.upstream.load.knowledge is Knowledge.STALE for one in pool)
         if stale:
             told["stale"] = stale

@@ -24,6 +24,7 @@ from app.tracing.settings import GenAiVersion
 from middleware.errors import Reason
 from middleware.exchange import Exchange
 from middleware.headers import MODEL_HEADER, RawHeaders, find_header
+from middleware.pick_explanation import PickScores
 from middleware.traffic_mirroring import MirrorRecord
 from middleware.upstream.outcome import Attempt, Outcome
 
@@ -103,7 +104,7 @@ class Tracing:
 class _Trace:
     """One request's trace (middleware.trace.RequestTrace)."""
 
-    __slots__ = ("_attempts", "_context", "_exchange", "_parameters", "_span", "_tracing", "is_sampled")
+    __slots__ = ("_attempts", "_context", "_exchange", "_parameters", "_scores", "_span", "_tracing", "is_sampled")
 
     def __init__(self, tracing: Tracing, exchange: Exchange, span: Span) -> None:
         self._tracing = tracing
@@ -111,6 +112,7 @@ class _Trace:
         self._span = span
         self._context = put(span, _ROOT)
         self._attempts: list[tuple[Attempt, Span]] = []
+        self._scores: list[PickScores | None] = []  # of each attempt's pick
         self._parameters: dict[Fact, Value | None] | None = None
         self.is_sampled = span.is_recording()
 
@@ -146,6 +148,7 @@ class _Trace:
             start_time=_nanoseconds(exchange, attempt.started_at),
         )
         self._attempts.append((attempt, span))
+        self._scores.append(exchange.pick_scores)
         return self._named(headers, put(span, _ROOT))
 
     def copy_headers(self, record: MirrorRecord, headers: RawHeaders) -> RawHeaders:
@@ -185,7 +188,7 @@ class _Trace:
         """End every span of the request."""
         exchange = self._exchange
         previous: Attempt | None = None
-        for attempt, span in self._attempts:
+        for (attempt, span), scores in zip(self._attempts, self._scores, strict=True):
             self._end_attempt(attempt, span)
             if previous is not None and previous.ended_at is not None:
                 retried: Attributes = {
@@ -195,6 +198,8 @@ class _Trace:
                 }
                 if previous.status is not None:
                     retried["http.response.status_code"] = previous.status
+                if scores is not None:
+                    retried["pointsman.scores"] = scores.lines()
                 self._event("retry", attempt.started_at, retried)
             previous = attempt
         if exchange.rule is not None:
@@ -229,6 +234,8 @@ class _Trace:
             attributes["pointsman.backend"] = exchange.attempts[0].pick.backend_ref.name
             attributes["pointsman.endpoint"] = exchange.attempts[0].pick.upstream.label
             attributes["pointsman.pick_seconds"] = exchange.attempts[0].pick_seconds
+        if self._scores and self._scores[0] is not None:
+            attributes["pointsman.scores"] = self._scores[0].lines()
         elif exchange.reason is not Reason.OK:
             attributes["pointsman.reason"] = exchange.reason.value
         span = self._tracing.tracer.start_span(

@@ -8,6 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.app.test_model_rewriting import pool
+from tests.app.test_model_rewriting import route as pool_route
 from tests.support.gateway import route_to, running_gateway
 from tests.support.otlp import SeenSpan, receiving, tracing_to
 from tests.support.raw_client import RawClient, ask
@@ -297,3 +299,30 @@ async def test_a_stream_that_breaks_is_an_error_with_the_reason(tmp_path: Path) 
     )
     (attempt,) = child(spans, "CLIENT")
     assert (attempt.attributes["gen_ai.request.stream"], attempt.attributes["error.type"]) == (True, "broken")
+
+
+async def test_the_decision_has_the_scores_behind_the_pick(tmp_path: Path) -> None:
+    async def pod(peer: Conversation) -> None:
+        while True:
+            if (await peer.request()).startswith(b"POST"):
+                await peer.answer(USAGE)
+            else:
+                await peer.answer(status="404 Not Found")
+
+    async with receiving() as collector, RawUpstream(pod) as one, RawUpstream(pod, host="127.0.0.2", port=one.port):
+        manifests = pool_route() + pool("p", one.port, "127.0.0.1", "127.0.0.2")
+        async with (
+            tracing_to(collector.port) as pipeline,
+            running_gateway(manifests, folder=tmp_path, tracing=pipeline.observer) as running,
+        ):
+            answer = await ask(running.port, post())
+            spans = await collector.wait_spans(3)
+    assert "x-pointsman-explain" not in answer.headers  # seen in the trace, told to nobody
+    (decision,) = child(spans, "INTERNAL")
+    scores = decision.attributes["pointsman.scores"]
+    assert isinstance(scores, list)
+    assert sorted(line.split()[0] for line in scores) == ["default/p-0", "default/p-1"]
+    assert "total=" in scores[0]
+    assert "queue-scorer=" in scores[0]
+    (attempt,) = child(spans, "CLIENT")
+    assert str(attempt.attributes["pointsman.pod"]) == scores[0].split()[0]
