@@ -19,7 +19,7 @@ from tests.k8s.kustomize import K8S, Manifest, build, find, flag, gateways, pod_
 from tests.support.kube_api.kinds import BUILT_IN, CUSTOM, ApiKind
 from tests.support.kube_api.server import ApiRequest, KubeApi
 from tests.support.kube_api.store import ObjectStore
-from tests.support.processes import free_port, running_command
+from tests.support.processes import free_port, run_command, running_command
 
 pytestmark = pytest.mark.anyio
 
@@ -248,3 +248,23 @@ async def test_cluster_routes_serves_what_is_there_and_needs_each_of_its_permiss
         assert [request for request in api.requests if not account.is_allowed(request)] == []
         verbs = {request.verb for request in api.requests if request.kind.plural == "leases"}
         assert verbs == {"get", "create", "update"}
+
+
+async def test_another_controllers_gateway_can_be_looked_at_before_it_is_taken_over(tmp_path: Path) -> None:
+    theirs = K8S / "overlays/demo/ack"
+    async with KubeApi(store=ObjectStore(kinds=every_kind())) as api:
+        for file in sorted(theirs.glob("inference-*.yaml")):
+            for each in yaml.safe_load_all(file.read_text()):
+                is_class = each["kind"] == "GatewayClass"
+                api.create(each if is_class else {**each, "metadata": {"namespace": "default", **each["metadata"]}})
+        api.create(pod("qwen-0", address(1), app="qwen"))
+        api.create(pod("deepseek-r1-0", address(2), app="deepseek-r1"))
+        env = {"KUBECONFIG": str(api.kubeconfig(tmp_path))}
+        code, out, err = await run_command("snapshot", "--gateway", "default/inference-gateway", env=env)
+    assert code == 0, err
+    snapshot = tmp_path / "cluster.yaml"
+    snapshot.write_text(out)
+    code, out, err = await run_command("check", str(snapshot))
+    assert code == 0, out + err
+    code, out, err = await run_command("explain", str(snapshot), "--model", "qwen")
+    assert f"{address(1)}:8000" in out, out + err
