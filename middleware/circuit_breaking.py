@@ -7,13 +7,15 @@ the request's own snapshot without those whose breaker is open or that fail thei
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from types import MappingProxyType
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from discovery.snapshot import NO_LIMITS, BackendRef, PassiveHealth, RulePolicy
+from discovery.snapshot import NO_LIMITS, BackendRef, Membership, PassiveHealth, Rule, RulePolicy
 from middleware.errors import UpstreamTimeoutError
 from middleware.exchange import Exchange
+from middleware.upstream.breaker import Breaker
 from middleware.upstream.registry import Candidate, UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTraffic, RuleTrafficRegistry
 
@@ -21,27 +23,37 @@ from middleware.upstream.rule_traffic import RuleTraffic, RuleTrafficRegistry
 _OVERPROVISIONING_PERCENT = 140
 
 _NONE: frozenset[str] = frozenset()
+_NO_BREAKERS: Mapping[str, Breaker] = MappingProxyType({})
 
-Levels = Sequence[Sequence[Candidate]]  # the endpoints of a rule by priority
+Levels = Sequence[Set[str]]  # the ids of a rule's endpoints by priority
 
 
 def decide(
-    pool: tuple[Candidate, ...], levels: Levels, settings: PassiveHealth, failing: Set[str] = frozenset()
+    pool: tuple[Candidate, ...],
+    levels: Levels,
+    settings: PassiveHealth,
+    *,
+    tripped: Mapping[str, Breaker] = _NO_BREAKERS,
+    failing: Set[str] = _NONE,
 ) -> tuple[Candidate, ...]:
-    """Those of ``pool`` that may be tried now. ``levels`` are the endpoints of the whole rule.
+    """Those of ``pool`` that may be tried now. ``levels`` are the endpoints of the whole rule, ``tripped`` all breakers
+    with these settings that are not closed: what is asked grows with them, and not with the rule's endpoints.
 
     Whoever is ``failing`` active checks, by its id, is left out, and of those whose breaker is open at most
     ``max_ejection_percent`` of all, those that were ejected first. When less than ``panic_threshold_percent`` of all
     would remain, nobody is: then it is rather the checks that are wrong (Envoy's panic). As in Envoy there is no panic
     while what is left of the priorities together can carry the traffic.
     """
-    breakers = {c.upstream.id: c.upstream.breaker(settings) for level in levels for c in level}
-    total = len(breakers)
-    ejected = [upstream_id for upstream_id, breaker in breakers.items() if not breaker.admits()]
+    everyone = levels[0] if len(levels) == 1 else frozenset().union(*levels)
+    ejected = [upstream_id for upstream_id in tripped.keys() & everyone if not tripped[upstream_id].admits()]
+    left_out = failing & everyone
+    if not ejected and not left_out:
+        return pool
+    total = len(everyone)
     allowed = total * settings.max_ejection_percent // 100
     if len(ejected) > allowed:
-        ejected = sorted(ejected, key=lambda upstream_id: breakers[upstream_id].opened_at)[:allowed]
-    left_out = {*ejected, *(failing & breakers.keys())}
+        ejected = sorted(ejected, key=lambda upstream_id: tripped[upstream_id].opened_at)[:allowed]
+    left_out = {*ejected, *left_out}
     is_short = (total - len(left_out)) * 100 < settings.panic_threshold_percent * total
     if is_short and _available_percent(levels, left_out) < 100:
         return pool
@@ -55,13 +67,23 @@ def failing_for(policy: RulePolicy, registry: UpstreamRegistry) -> Set[str]:
     return registry.failing.get(policy.active_health, _NONE)
 
 
-def _available_percent(levels: Levels, left_out: set[str]) -> int:
-    available = 0
-    for level in levels:
-        if level:
-            left = sum(candidate.upstream.id not in left_out for candidate in level)
-            available += min(100, _OVERPROVISIONING_PERCENT * left // len(level))
-    return available
+def _available_percent(levels: Levels, left_out: Set[str]) -> int:
+    return sum(min(100, _OVERPROVISIONING_PERCENT * len(level - left_out) // len(level)) for level in levels if level)
+
+
+def admitted(
+    pool: tuple[Candidate, ...], rule: Rule, membership: Membership, registry: UpstreamRegistry
+) -> tuple[Candidate, ...]:
+    """``decide`` for a rule, with what the registry knows; while all is well nothing is asked."""
+    if not registry.tripped and not registry.failing:
+        return pool
+    policy = rule.policy
+    tripped = registry.tripped.get(policy.passive_health, _NO_BREAKERS)
+    failing = failing_for(policy, registry)
+    if not tripped and not failing:
+        return pool
+    levels = registry.levels_of(rule, membership)
+    return decide(pool, levels, policy.passive_health, tripped=tripped, failing=failing)
 
 
 class CircuitBreakingMiddleware:
@@ -88,18 +110,11 @@ class CircuitBreakingMiddleware:
         registry = self.registry
         rule = exchange.rule
 
-        def ready(ref: BackendRef) -> tuple[Candidate, ...]:
-            if ref.backend is None:
-                return ()
-            return registry.candidates(ref.backend.id, membership.get(ref.backend.id, ()))
-
         def candidates(arm: BackendRef) -> tuple[Candidate, ...]:
-            pool = ready(arm)
-            if not registry.tripped and not registry.failing:
-                return pool
-            refs_by_level = rule.levels or (rule.backend_refs,)
-            levels = [[candidate for ref in level for candidate in ready(ref)] for level in refs_by_level]
-            return decide(pool, levels, rule.policy.passive_health, failing_for(rule.policy, registry))
+            if arm.backend is None:
+                return ()
+            pool = registry.candidates(arm.backend.id, membership.get(arm.backend.id, ()))
+            return admitted(pool, rule, membership, registry)
 
         exchange.candidates = candidates
         exchange.rule_traffic = traffic = self.rules.of(exchange.rule.id)

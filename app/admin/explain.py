@@ -192,13 +192,7 @@ class _Candidates:
         return self._registry.candidates(ref.backend.id, self._membership.get(ref.backend.id, ()))
 
     def __call__(self, ref: BackendRef) -> tuple[Candidate, ...]:
-        levels = [
-            [candidate for other in level for candidate in self.ready(other)]
-            for level in self._rule.levels or (self._rule.backend_refs,)
-        ]
-        policy = self._rule.policy
-        failing = circuit_breaking.failing_for(policy, self._registry)
-        return circuit_breaking.decide(self.ready(ref), levels, policy.passive_health, failing)
+        return circuit_breaking.admitted(self.ready(ref), self._rule, self._membership, self._registry)
 
 
 def _arm(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from typing import TYPE_CHECKING, NamedTuple
 
-from discovery.snapshot import ActiveHealth, BackendRef, Endpoint, Membership, PassiveHealth, Routing, Snapshot
+from discovery.snapshot import ActiveHealth, BackendRef, Endpoint, Membership, PassiveHealth, Routing, Rule, Snapshot
 from middleware.scheduling.load import Load
 from middleware.upstream.breaker import Breaker, State
 from middleware.upstream.transport import UpstreamTransport
@@ -137,7 +137,8 @@ class UpstreamRegistry:
     ) -> None:
         self._make_transport = make_transport
         self._clock = clock
-        self.tripped = 0  # breakers that are not closed: while there is none, nobody asks them
+        # Breakers that are not closed, by their settings and the endpoint's id: nobody asks the others.
+        self.tripped: dict[PassiveHealth, dict[str, Breaker]] = {}
         # Ids of the endpoints that active checks leave out, by what they are checked with: the same.
         self.failing: dict[ActiveHealth, set[str]] = {}
         self._upstreams: dict[str, Upstream] = {}
@@ -146,6 +147,7 @@ class UpstreamRegistry:
         self._routing: Routing | None = None  # of the newest snapshot
         self._ended_pods: set[str] = set()
         self._candidates: dict[str, tuple[tuple[Endpoint, ...], tuple[Candidate, ...]]] = {}
+        self._levels: dict[str, tuple[Rule, Membership, tuple[frozenset[str], ...]]] = {}  # by the rule's id
 
     def __iter__(self) -> Iterator[Upstream]:
         yield from self._upstreams.values()
@@ -164,6 +166,24 @@ class UpstreamRegistry:
             )  # a request of an older snapshot must not displace it
         return candidates
 
+    def levels_of(self, rule: Rule, membership: Membership) -> tuple[frozenset[str], ...]:
+        """The ids of the rule's endpoints by priority. Kept until the next snapshot, for rules that were asked for."""
+        cached = self._levels.get(rule.id)
+        if cached is not None and cached[0] is rule and cached[1] is membership:
+            return cached[2]
+        levels = tuple(
+            frozenset(
+                endpoint.id
+                for ref in level
+                if ref.backend is not None
+                for endpoint in membership.get(ref.backend.id, ())
+            )
+            for level in rule.levels or (rule.backend_refs,)
+        )
+        if membership is self._membership:
+            self._levels[rule.id] = (rule, membership, levels)
+        return levels
+
     def upstream(self, endpoint: Endpoint) -> Upstream:
         """The experience of an endpoint, made at first sight."""
         upstream = self._upstreams.get(endpoint.id) or self._leaving.get(endpoint.id)
@@ -178,13 +198,17 @@ class UpstreamRegistry:
         return upstream
 
     def _note_change(self, upstream: Upstream, breaker: Breaker, old: State, new: State) -> None:
-        self.tripped += (new is not State.CLOSED) - (old is not State.CLOSED)
+        if new is State.CLOSED:
+            self._forget(upstream, breaker)
+        else:
+            self.tripped.setdefault(breaker.settings, {})[upstream.id] = breaker
         upstream.ejections += new is State.OPEN
         logger.info("breaker of %s: %s -> %s", upstream.label, old.value, new.value)
 
     def follow(self, snapshot: Snapshot) -> None:
         """Forget what this snapshot no longer names. Running requests keep their upstream until they end."""
         self._membership = snapshot.membership
+        self._levels.clear()
         if snapshot.routing is not self._routing:
             self._routing = snapshot.routing
             self._drop_breakers(snapshot.routing)
@@ -209,7 +233,15 @@ class UpstreamRegistry:
         policies = {id(rule.policy): rule.policy for rule in routing.rules}  # few: hashing settings is not cheap
         wanted = {policy.passive_health for policy in policies.values()}
         for upstream in self:
-            self.tripped -= sum(breaker.state is not State.CLOSED for breaker in upstream.keep_breakers(wanted))
+            for breaker in upstream.keep_breakers(wanted):
+                self._forget(upstream, breaker)
+
+    def _forget(self, upstream: Upstream, breaker: Breaker) -> None:
+        """This breaker is closed, or gone."""
+        tripped = self.tripped.get(breaker.settings, {})
+        tripped.pop(upstream.id, None)
+        if not tripped:
+            self.tripped.pop(breaker.settings, None)
 
     def end_streams_of(self, pods: Collection[str]) -> None:
         """These pods (by uid, else namespace/name) were deleted: their answers end as broken after 5 s without a byte.
@@ -227,7 +259,8 @@ class UpstreamRegistry:
 
     def _drop(self, upstream: Upstream) -> None:
         if self._leaving.pop(upstream.id, None) is not None:
-            self.tripped -= sum(breaker.state is not State.CLOSED for breaker in upstream.breakers)
+            for breaker in upstream.breakers:
+                self._forget(upstream, breaker)
             upstream.transport.close()
 
     def close(self) -> None:

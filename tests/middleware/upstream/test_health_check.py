@@ -94,22 +94,24 @@ def ids(candidates: tuple[Candidate, ...]) -> set[str]:
 
 def test_who_fails_is_left_out() -> None:
     found = pool(3)
-    assert decide(found, [found], PassiveHealth(), ids(found[1:2])) == (found[0], found[2])
-    assert decide(found, [found], PassiveHealth(), {"somebody else"}) == found
+    assert decide(found, [ids(found)], PassiveHealth(), failing=ids(found[1:2])) == (found[0], found[2])
+    assert decide(found, [ids(found)], PassiveHealth(), failing={"somebody else"}) == found
 
 
 def test_those_that_fail_count_in_panic() -> None:
     found = pool(3)
-    assert decide(found, [found], PassiveHealth(), ids(found[1:])) == found
-    assert decide(found, [found], PassiveHealth(panic_threshold_percent=0), ids(found[1:])) == found[:1]
+    assert decide(found, [ids(found)], PassiveHealth(), failing=ids(found[1:])) == found
+    assert decide(found, [ids(found)], PassiveHealth(panic_threshold_percent=0), failing=ids(found[1:])) == found[:1]
 
 
 def test_no_share_of_ejections_protects_who_fails_checks() -> None:
     found = pool(4)
     settings = PassiveHealth(max_ejection_percent=0)
+    breaker = found[0].upstream.breaker(settings)
     for _ in range(5):
-        found[0].upstream.breaker(settings).report(found[0].upstream.breaker(settings).acquire(), Health.FAILURE)
-    assert decide(found, [found], settings, ids(found[3:])) == found[:3]
+        breaker.report(breaker.acquire(), Health.FAILURE)
+    tripped = {found[0].upstream.id: breaker}
+    assert decide(found, [ids(found)], settings, tripped=tripped, failing=ids(found[3:])) == found[:3]
 
 
 def test_only_rules_with_the_same_check_leave_it_out() -> None:
