@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.05
 BUSY_INTERVAL_SECONDS = 0.05
 IDLE_INTERVAL_SECONDS = 1.0
+BARE_INTERVAL_SECONDS = 10.0  # of an endpoint that answers and has no metrics: it will hardly get any
 MAX_READINGS_PER_SECOND = 500  # of all endpoints together
 BUSY_SECONDS = 2.0  # after its last request a pool still counts as busy
 TIMEOUT_SECONDS = 1.0  # of one reading, connecting included
@@ -179,7 +180,8 @@ class MetricsScraper:
                 if load.is_silent:
                     load.look_at_silence(0.0)
             load.look_at_age(now, limit_seconds=STALE_SECONDS)
-            is_busy = target.failures < PATIENT_FAILURES and (
+            is_asked_often = target.failures < PATIENT_FAILURES and load.knowledge is not Knowledge.NONE
+            is_busy = is_asked_often and (
                 load.in_flight > 0 or load.waiting + load.running > 0 or not busy_pools.isdisjoint(target.pools)
             )
             if is_busy is not target.is_busy:
@@ -189,6 +191,8 @@ class MetricsScraper:
                     self._schedule(target)
 
     def _interval(self, target: _Target) -> float:
+        if target.upstream.load.knowledge is Knowledge.NONE:
+            return BARE_INTERVAL_SECONDS
         busy = max(BUSY_INTERVAL_SECONDS, len(self._targets) / MAX_READINGS_PER_SECOND)
         return busy if target.is_busy else max(busy, IDLE_INTERVAL_SECONDS)
 

@@ -149,6 +149,17 @@ async def test_a_pod_without_metrics_is_known_to_have_none() -> None:
             await one.until(lambda: one.load(pod).knowledge is Knowledge.NONE)
 
 
+async def test_a_pod_without_metrics_is_hardly_asked_again_whatever_its_traffic() -> None:
+    async with Pod("127.1.0.1") as bare, Pod("127.1.0.2") as telling:
+        bare.metrics_status = 404
+        async with scraping_of(bare, telling) as one:
+            await one.until(lambda: one.load(bare).knowledge is Knowledge.NONE)
+            assert REF.backend is not None
+            one.scraper.touch(REF.backend.id)
+            await telling.until_asked(10)
+            assert bare.asked == 1
+
+
 async def test_a_pod_that_is_not_there_is_stale() -> None:
     async with Pod() as pod:
         pass
