@@ -30,6 +30,7 @@ class Upstream:
         "_last_breaker",
         "_last_settings",
         "_on_change",
+        "_wanted",
         "checks",
         "ejections",
         "id",
@@ -58,6 +59,7 @@ class Upstream:
         self._clock = clock
         self._on_change = on_change
         self._breakers: dict[PassiveHealth, Breaker] = {}
+        self._wanted: Set[PassiveHealth] | None = None  # settings that a rule has; None: not known yet
         self._last_settings: PassiveHealth | None = None
         self._last_breaker: Breaker
         self.checks: dict[ActiveHealth, EndpointHealth] = {}  # what they say of it; health_check.py keeps them
@@ -79,7 +81,9 @@ class Upstream:
         if settings is self._last_settings:  # hashing them costs more than all else here
             return self._last_breaker
         breaker = self._breakers.get(settings)
-        if breaker is None:
+        if breaker is None and self._wanted is not None and settings not in self._wanted:
+            breaker = Breaker(settings, clock=self._clock)  # for a request of an older snapshot, and known to nobody
+        elif breaker is None:
             breaker = Breaker(
                 settings,
                 clock=self._clock,
@@ -94,12 +98,9 @@ class Upstream:
         return self._breakers.get(settings)
 
     def keep_breakers(self, wanted: Set[PassiveHealth]) -> list[Breaker]:
-        """Forget the breakers of settings that no rule has any more, and tell which these were. An attempt that still
-        has such settings gets a new one."""
-        dropped = [self._breakers.pop(settings) for settings in self._breakers.keys() - wanted]
-        if dropped:
-            self._last_settings = None
-        return dropped
+        """Forget the breakers of settings that no rule has any more, and tell which these were."""
+        self._wanted, self._last_settings = wanted, None
+        return [self._breakers.pop(settings) for settings in self._breakers.keys() - wanted]
 
     @property
     def breakers(self) -> Iterable[Breaker]:
