@@ -168,7 +168,10 @@ class UpstreamRegistry:
         return candidates
 
     def levels_of(self, rule: Rule, membership: Membership) -> tuple[frozenset[str], ...]:
-        """The ids of the rule's endpoints by priority. Kept until the next snapshot, for rules that were asked for."""
+        """The ids of the rule's endpoints by priority, without those of weight 0, which can take nothing over.
+
+        Kept until the next snapshot, for rules that were asked for.
+        """
         cached = self._levels.get(rule.id)
         if cached is not None and cached[0] is rule and cached[1] is membership:
             return cached[2]
@@ -176,7 +179,7 @@ class UpstreamRegistry:
             frozenset(
                 endpoint.id
                 for ref in level
-                if ref.backend is not None
+                if ref.backend is not None and ref.weight
                 for endpoint in membership.get(ref.backend.id, ())
             )
             for level in rule.levels or (rule.backend_refs,)

@@ -201,3 +201,14 @@ spec:
             for _ in range(10):
                 assert (await ask(gateway.port, POST)).status == 200
     assert (first.requests, second.requests) == (0, 10)
+
+
+async def test_endpoints_of_weight_zero_do_not_count_when_the_others_are_ejected(tmp_path: Path) -> None:
+    stable, canary = Server("500 Internal Server Error"), Server()
+    async with RawUpstream(stable) as first, RawUpstream(canary) as second:
+        manifests = route(to("stable"), to("canary", weight=0)) + policy(EJECT_AT_ONCE)
+        manifests += backend("stable", first.port) + backend("canary", second.port)
+        async with running_gateway(manifests, folder=tmp_path) as gateway:
+            statuses = [(await ask(gateway.port, POST)).status for _ in range(3)]
+    assert statuses == [500, 500, 500]  # panic: as without the canary
+    assert (stable.requests, canary.requests) == (3, 0)
