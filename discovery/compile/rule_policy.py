@@ -106,6 +106,8 @@ def _retry(retry: Retry) -> RetryPolicy:
         if retry.retry_on.triggers is not None:
             known = _KNOWN_TRIGGERS & set(retry.retry_on.triggers)
             triggers = frozenset(cast(RetryTrigger, trigger) for trigger in known)
+            if "reset-before-request" in retry.retry_on.triggers:
+                triggers |= {"connect-failure"}  # what there can be before anything of the request was sent
     per_retry = retry.per_retry
     per_try = parse_duration(per_retry.timeout) if per_retry.timeout else 0.0
     default = RetryPolicy()

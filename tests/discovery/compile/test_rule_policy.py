@@ -105,6 +105,11 @@ def test_a_load_balancer_is_taken_over(tmp_path: Path, spec: str, expected: Load
             id="triggers-of-grpc-say-nothing-here",
         ),
         pytest.param(
+            "retry: {retryOn: {triggers: [reset-before-request]}}",
+            RetryPolicy(triggers=frozenset({"connect-failure"}), statuses=frozenset()),
+            id="before-the-request-there-is-only-connecting",
+        ),
+        pytest.param(
             "retry: {perRetry: {timeout: 30s, backOff: {baseInterval: 100ms}}}",
             RetryPolicy(
                 per_try_timeout_seconds=30,
