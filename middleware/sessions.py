@@ -99,7 +99,8 @@ def read_session(
     else:
         value = next((value for name, value in raw_headers if name == settings.name), None)
     now = int(clock())
-    rule_key = key_of(rule.id)
+    # By its name, where it has one: clients keep their arms when the rule gets another place, and on every listener.
+    rule_key = key_of(f"{rule.route_kind}/{rule.route}/{rule.name}")
     session = Session(settings=settings, rule_key=rule_key, others=(), arm_key=None, now=now, since=now)
     if not value:
         return session

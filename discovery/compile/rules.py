@@ -153,7 +153,7 @@ def compile_rule(
             backend_refs=tuple(refs),
             total_weight=total,
             levels=_levels(refs),
-            session=_session(rule, f"{route.kind}/{route.path}/{number}"),
+            session=_session(rule, f"{route.kind}/{route.path}/{rule.name or number}"),
             filters=filters.filters,
             redirect=filters.redirect,
             mirrors=tuple(mirrors),

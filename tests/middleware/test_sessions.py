@@ -21,11 +21,12 @@ COOKIE = SessionPersistence(kind="Cookie", name=b"arm")
 def read(
     value: bytes,
     *,
-    rule_id: str = "HTTPRoute/default/llm/0",
+    route: str = "default/llm",
+    name: str = "0",
     settings: SessionPersistence = HEADER,
     now: float = 1000.0,
 ) -> Session:
-    rule = replace(make_rule(STABLE, CANARY, session=settings), id=rule_id)
+    rule = replace(make_rule(STABLE, CANARY, session=settings), route=route, name=name)
     headers = [(b"cookie", b"a=b; arm=" + value)] if settings.kind == "Cookie" else [(b"x-arm", value)]
     session = read_session(rule, make_exchange(headers=headers), headers, clock=lambda: now)
     assert session is not None
@@ -45,16 +46,16 @@ def test_a_token_brings_its_arm_to_the_front() -> None:
 
 
 def test_two_rules_that_share_a_name_keep_their_own_arms() -> None:
-    first = token(read(b"", rule_id="HTTPRoute/default/a/0"), "default/canary")
-    second = token(read(first, rule_id="HTTPRoute/default/b/0"), "default/stable")
-    assert read(second, rule_id="HTTPRoute/default/a/0").preferred((STABLE, CANARY))[0] is CANARY
-    assert read(second, rule_id="HTTPRoute/default/b/0").preferred((CANARY, STABLE))[0] is STABLE
+    first = token(read(b"", route="default/a"), "default/canary")
+    second = token(read(first, route="default/b"), "default/stable")
+    assert read(second, route="default/a").preferred((STABLE, CANARY))[0] is CANARY
+    assert read(second, route="default/b").preferred((CANARY, STABLE))[0] is STABLE
 
 
 def test_a_token_grows_no_further_than_its_bound() -> None:
     value = b""
     for number in range(3 * MAX_ENTRIES):
-        value = token(read(value, rule_id=f"HTTPRoute/default/r{number}/0"))
+        value = token(read(value, route=f"default/r{number}"))
     assert value.count(b"-") == MAX_ENTRIES
 
 
@@ -107,3 +108,13 @@ def test_backend_refs_of_one_backend_are_arms_of_their_own() -> None:
     first, second = (BackendRef(name="default/llm", weight=1, backend=backend, twin=twin) for twin in (0, 1))
     other = BackendRef(name="default/llm", weight=1, backend=replace(backend, id="InferencePool/default/llm"))
     assert len({arm_key_of(arm) for arm in (first, second, other)}) == 3
+
+
+def test_a_named_rule_knows_its_clients_wherever_it_stands() -> None:
+    headers = [(b"x-arm", token(read(b"", name="chat")))]
+    for number in (0, 3):
+        rule_id = f"HTTPRoute/default/llm/{number}"
+        rule = replace(make_rule(STABLE, CANARY, session=HEADER), id=rule_id, name="chat")
+        session = read_session(rule, make_exchange(headers=headers), headers, clock=lambda: 1000.0)
+        assert session is not None
+        assert session.preferred((STABLE, CANARY))[0] is CANARY
