@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-real lint format bench bench-configuration bench-rewriting profile fuzz soak docs lock clean
+.PHONY: demo test test-real lint format bench bench-configuration bench-routing bench-picking bench-rewriting profile fuzz soak docs lock clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.stamp: pyproject.toml
@@ -44,6 +44,12 @@ bench-configuration: $(VENV)/.stamp  ## what checking and reloading large config
 
 bench-rewriting: $(VENV)/.stamp  ## what breaker, retries and model rewriting cost
 	@exec $(BIN)/python -m bench.rewriting $(ARGS)
+
+bench-routing: $(VENV)/.stamp  ## time to first token by load and prompt caches, beside other balancers; nine minutes
+	@exec $(BIN)/python -m bench.routing $(ARGS)
+
+bench-picking: $(VENV)/.stamp  ## what one pick, one prompt's hashes and the reading of metrics cost
+	@exec $(BIN)/python -m bench.picking $(ARGS)
 
 profile: $(VENV)/.bench-stamp  ## where the gateway's time goes; LOAD=json, burst, 1mb or paced
 	@exec $(BIN)/python -m bench --profile $(or $(LOAD),json) $(ARGS)

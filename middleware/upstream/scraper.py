@@ -115,9 +115,15 @@ class MetricsScraper:
         loop = asyncio.get_running_loop()
         found: dict[str, list[str]] = {}
         for pool_id, endpoint in _endpoints_of_pools(snapshot):
+            upstream = self._registry.upstream(endpoint)
+            if not _is_ip_address(endpoint.address):
+                # What a name in the DNS stands for may be several servers, and what one of them says is not true of
+                # the next: it is not asked, and known by what is sent there.
+                load = upstream.load
+                load.read_nothing(mark=load.mark(), at=self._clock(), interval_seconds=0.0)
+                continue
             found.setdefault(endpoint.id, []).append(pool_id)
             self._used_at.setdefault(pool_id, float("-inf"))
-            upstream = self._registry.upstream(endpoint)
             target = self._targets.get(endpoint.id)
             if target is None or target.upstream is not upstream:
                 if target is not None:
@@ -251,8 +257,7 @@ class MetricsScraper:
 
 
 def _endpoints_of_pools(snapshot: Snapshot) -> Iterator[tuple[str, Endpoint]]:
-    """The endpoints of every pool that a rule uses. What a name in the DNS stands for may be several servers, and what
-    one of them says is not true of the next: those are not asked."""
+    """The endpoints of every pool that a rule uses."""
     pools = {
         ref.backend.id
         for rule in snapshot.routing.rules
@@ -261,8 +266,7 @@ def _endpoints_of_pools(snapshot: Snapshot) -> Iterator[tuple[str, Endpoint]]:
     }
     for pool_id in pools:
         for endpoint in snapshot.membership.get(pool_id, ()):
-            if _is_ip_address(endpoint.address):
-                yield pool_id, endpoint
+            yield pool_id, endpoint
 
 
 def _is_ip_address(text: str) -> bool:

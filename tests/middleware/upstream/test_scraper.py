@@ -194,10 +194,12 @@ async def test_closing_ends_every_reading() -> None:
         assert not [task for task in others if "_ask" in repr(task)]
 
 
-async def test_a_name_of_the_dns_is_not_asked() -> None:
+async def test_a_name_of_the_dns_is_not_asked_and_known_by_what_is_sent_there() -> None:
     one = Scraping()
-    snapshot = snapshot_of(make_endpoint("models.example", 80))
+    endpoint = make_endpoint("models.example", 80)
+    snapshot = snapshot_of(endpoint)
     one.registry.follow(snapshot)
     one.scraper.follow(snapshot)
     assert len(one.scraper) == 0
+    assert one.registry.upstream(endpoint).load.knowledge is Knowledge.NONE
     await one.scraper.close()
