@@ -51,6 +51,9 @@ bench-routing: $(VENV)/.stamp  ## time to first token by load and prompt caches,
 bench-picking: $(VENV)/.stamp  ## what one pick, one prompt's hashes and the reading of metrics cost
 	@exec $(BIN)/python -m bench.picking $(ARGS)
 
+bench-kubernetes: $(VENV)/.bench-stamp  ## what following a cluster of 1,000 pods and 1,000 routes costs
+	@exec $(BIN)/python -m bench.kubernetes $(ARGS)
+
 profile: $(VENV)/.bench-stamp  ## where the gateway's time goes; LOAD=json, burst, 1mb or paced
 	@exec $(BIN)/python -m bench --profile $(or $(LOAD),json) $(ARGS)
 

@@ -12,6 +12,7 @@ import httpx
 
 from discovery.compile.filters import compile_prefix
 from discovery.compile.index import Index
+from discovery.compile.pod_index import PodIndex
 from discovery.compile.references import ai_service_backend_fault, backend_fault
 from discovery.compile.upstream_tls import compile_tls
 from discovery.model_servers.engines import ENGINE_LABELS
@@ -20,7 +21,6 @@ from discovery.resources.core import EndpointSlice, Pod, Service, ServicePort
 from discovery.resources.envoy_ai_gateway import AIServiceBackend, VersionedSchema
 from discovery.resources.envoy_gateway import Backend
 from discovery.resources.inference import InferencePool
-from discovery.resources.meta import has_labels
 from discovery.slices import Steps, run_at_once
 from discovery.snapshot import Endpoint, Membership, ReplacePrefix, UpstreamTLS
 
@@ -54,12 +54,13 @@ class _Compiler:
     def __init__(self, resources: Resources, previous: Membership) -> None:
         self._index = Index(resources)
         self._resources = resources
-        self._pods: dict[str, list[Pod]] = defaultdict(list)
-        for pod in resources.pods:
-            self._pods[pod.namespace].append(pod)
+        selectors = [(pool.namespace, pool.spec.match_labels) for pool in resources.inference_pools]
+        selectors += [(service.namespace, service.spec.selector or {}) for service in resources.services]
+        self._pods = PodIndex(resources.pods, selectors)
         self._slices: dict[tuple[str, str | None], list[EndpointSlice]] = defaultdict(list)
         for piece in resources.endpoint_slices:
             self._slices[piece.namespace, piece.service].append(piece)
+        self._known = {e.id: e for endpoints in previous.values() for e in endpoints}
         self._urls = {(e.url.scheme, e.address, e.port): e.url for endpoints in previous.values() for e in endpoints}
 
     def compile(self) -> Iterator[tuple[str, tuple[Endpoint, ...]]]:
@@ -103,11 +104,12 @@ class _Compiler:
             for member in self._index.pool_members(pool):
                 yield from self._of_ai_service_backend(member)
             return
-        for pod in self._pods[pool.namespace]:
+        for pod in self._pods.find(pool.namespace, pool.spec.match_labels):
             address = pod.status.pod_ip
-            if address and pod.is_ready and has_labels(pod.metadata.labels, pool.spec.match_labels):
+            if address and pod.is_ready:
+                engine = _engine(pod)
                 for port in _active_ports(pod, pool.spec.target_ports):
-                    yield replace(self._pod_endpoint(pod.path, pod.metadata.uid, address, port), engine=_engine(pod))
+                    yield self._pod_endpoint(pod.path, pod.metadata.uid, address, port, engine)
 
     def _of_service(self, service: Service, port: ServicePort) -> Iterator[Endpoint]:
         slices = self._slices.get((service.namespace, service.name))
@@ -116,11 +118,7 @@ class _Compiler:
                 yield from self._of_slice(piece, port)
             return
         selector = service.spec.selector
-        selected = (
-            [pod for pod in self._pods[service.namespace] if has_labels(pod.metadata.labels, selector)]
-            if selector
-            else []
-        )
+        selected = self._pods.find(service.namespace, selector) if selector else []
         for pod in selected:
             number = _target_port(port, pod)
             if pod.is_ready and pod.status.pod_ip and number is not None:
@@ -144,20 +142,34 @@ class _Compiler:
                 else:
                     yield self._endpoint(given.addresses[0], number)
 
-    def _pod_endpoint(self, path: str, uid: str | None, address: str, port: int) -> Endpoint:
-        return replace(self._endpoint(address, port, identity=f"{uid or path}/"), pod=path)
+    def _pod_endpoint(self, path: str, uid: str | None, address: str, port: int, engine: str | None = None) -> Endpoint:
+        return self._endpoint(address, port, f"{uid or path}/", pod=path, engine=engine)
 
-    def _endpoint(self, address: str, port: int, identity: str = "", *, tls: UpstreamTLS | None = None) -> Endpoint:
+    def _endpoint(
+        self,
+        address: str,
+        port: int,
+        identity: str = "",
+        *,
+        tls: UpstreamTLS | None = None,
+        pod: str | None = None,
+        engine: str | None = None,
+    ) -> Endpoint:
         if ":" in address:
             address = str(ipaddress.ip_address(address))  # one form, so that one address is one endpoint
         bracketed = f"[{address}]" if ":" in address else address
         scheme = "http" if tls is None else "https"
         if tls is not None:
             identity = f"tls-{tls.fingerprint}/{identity}"
+        endpoint_id = f"{identity}{bracketed}:{port}"
+        if pod is not None:  # most of them are the same as the last time
+            known = self._known.get(endpoint_id)
+            if known is not None and (known.pod, known.engine, known.address) == (pod, engine, address):
+                return known
         url = self._urls.get((scheme, address, port))
         if url is None:
             url = self._urls[scheme, address, port] = httpx.URL(f"{scheme}://{bracketed}:{port}/")
-        return Endpoint(id=f"{identity}{bracketed}:{port}", address=address, port=port, url=url, tls=tls)
+        return Endpoint(id=endpoint_id, address=address, port=port, url=url, tls=tls, pod=pod, engine=engine)
 
 
 def path_rewrites(schema: VersionedSchema) -> tuple[ReplacePrefix, ...]:
