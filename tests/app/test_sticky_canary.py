@@ -45,8 +45,9 @@ async def test_a_cookie_keeps_each_client_on_its_arm_and_the_weights_hold_over_c
         text = manifests(3, 1, (one.port, other.port), "{type: Cookie, cookie: {name: arm}}")
         async with running_gateway(text, folder=tmp_path) as gateway:
             arms: Counter[str] = Counter()
-            for _ in range(200):
-                async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient() as client:
+                for _ in range(200):
+                    client.cookies.clear()  # somebody new
                     first = await arm_of(gateway, client)
                     assert set(client.cookies) == {"arm"}
                     assert {await arm_of(gateway, client) for _ in range(3)} == {first}
