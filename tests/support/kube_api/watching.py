@@ -99,10 +99,11 @@ class WatchStream:
                 async with asyncio.timeout_at(min(deadline, bookmark_at)):
                     item = await self._queue.get()
             except TimeoutError:
-                if loop.time() >= deadline:
+                # A timer may ring a hair before its time by this clock.
+                if self._bookmark_seconds is None or loop.time() >= deadline:
                     item = "clean"
                 else:
-                    bookmark_at = loop.time() + (self._bookmark_seconds or 60.0)
+                    bookmark_at = loop.time() + self._bookmark_seconds
                     item = answers.dumps(answers.bookmark(self.kind, self._version, self._current_version()))
             await self._thawed()
             if self._writer.is_closing():  # the client has gone
