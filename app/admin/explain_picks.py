@@ -11,6 +11,7 @@ from middleware.endpoint_picking import known
 from middleware.exchange import Exchange
 from middleware.headers import RawHeaders
 from middleware.pick_explanation import address_of, describe_load, describe_scores
+from middleware.scheduling.load import Knowledge
 from middleware.scheduling.scheduler import Asked, Scheduler
 from middleware.shedding import Shedder
 from middleware.upstream.registry import Candidate
@@ -41,9 +42,12 @@ def explain_pick(
     scheduler: Scheduler,
 ) -> None:
     """Add to the endpoints of an arm, which are ``everyone`` in this order, what is known of them, and to those that
-    may be tried, the ``pool``, their scores. Other backends than pools have no scores."""
+    may be tried, the ``pool``, their scores. Other backends than pools have no scores, and before anything is known
+    nobody has."""
     if ref.backend is None or ref.backend.pool is None or not pool:
         return
+    if all(candidate.upstream.load.knowledge is Knowledge.UNREAD for candidate in pool):
+        return  # offline, or just started: any of them
     numbers = {candidate.upstream.id: number for number, candidate in enumerate(pool)}
     table = scheduler.explain(ref.backend.id, ref.backend.pool, asked, [one.upstream.load for one in pool])
     for described, candidate in zip(arm["endpoints"], everyone, strict=True):

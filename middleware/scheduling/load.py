@@ -128,9 +128,9 @@ class Load:
         """Whether the reading is older than the limit; one that is not due yet never is."""
         return now - self.read_at > max(limit_seconds, 3 * self.interval_seconds)
 
-    def look_at_silence(self, silent_seconds: float) -> None:
+    def look_at_silence(self, silent_seconds: float, *, limit_seconds: float = SILENCE_SECONDS) -> None:
         """Note for how long no byte came while requests were in flight; 0 when none are."""
-        is_silent = self.in_flight > 0 and silent_seconds >= SILENCE_SECONDS
+        is_silent = self.in_flight > 0 and silent_seconds >= limit_seconds
         if is_silent is not self.is_silent:
             self.is_silent = is_silent
             self._estimate()

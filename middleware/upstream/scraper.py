@@ -19,7 +19,7 @@ import httpx
 from discovery.model_servers.engines import read_metrics
 from discovery.model_servers.server_load import UnusableMetricsError
 from discovery.snapshot import Endpoint, Snapshot
-from middleware.scheduling.load import Knowledge
+from middleware.scheduling.load import SILENCE_SECONDS, Knowledge
 from middleware.upstream.registry import Upstream, UpstreamRegistry
 from middleware.upstream.transport import Timeouts, UpstreamTransport
 
@@ -90,12 +90,14 @@ class MetricsScraper:
         *,
         registry: UpstreamRegistry,
         make_transport: Callable[[Endpoint], UpstreamTransport],
+        silence_limit_seconds: float = SILENCE_SECONDS,
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = b"/metrics"
         self._registry = registry
         self._make_transport = make_transport
+        self._silence_limit = silence_limit_seconds
         self._draw = draw
         self._clock = clock
         self._targets: dict[str, _Target] = {}  # by the endpoint's id
@@ -180,7 +182,7 @@ class MetricsScraper:
             load = target.upstream.load
             if load.in_flight:
                 since = max(target.idle_at, target.upstream.transport.activity.last_byte_at)
-                load.look_at_silence(loop_now - since)
+                load.look_at_silence(loop_now - since, limit_seconds=self._silence_limit)
             else:
                 target.idle_at = loop_now
                 if load.is_silent:

@@ -1,7 +1,10 @@
 """What becomes of metrics that are odd, broken, or lies?"""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from discovery.model_servers.engines import PARSERS, read_metrics
 from discovery.model_servers.exposition import MAX_SAMPLES, count, gauge, read_labels, samples, share, whole_number
 from discovery.model_servers.server_load import UnusableMetricsError
 from discovery.model_servers.vllm import read_vllm
@@ -63,3 +66,34 @@ def test_ten_megabytes_without_a_line_are_passed_over() -> None:
     assert read_vllm(b"x" * 10_000_000).waiting == 0
     assert read_vllm(b"vllm:num_requests_waiting{" + b"x" * 10_000_000 + b"} 4\n").waiting == 4
     assert read_vllm(b"vllm:num_requests_waiting 4\n" + b"\nvllm:num_requests_waitin" * 400_000).waiting == 4
+
+
+_PIECES = [
+    *(b"vllm:num_requests_waiting", b"vllm:lora_requests_info{", b"sglang:num_pages", b"trtllm_kv_cache_max_blocks"),
+    *(
+        b"nv_trt_llm_request_metrics{",
+        b'max_lora="',
+        b"}",
+        b'"',
+        b"\\",
+        b"\n",
+        b" ",
+        b"1",
+        b"NaN",
+        b"-1",
+        b"1e999",
+        b"#",
+    ),
+]
+_TEXTS = st.lists(st.one_of(st.sampled_from(_PIECES), st.binary(max_size=6)), max_size=40)
+
+
+@given(_TEXTS, st.sampled_from([None, *PARSERS]))
+def test_whatever_a_pod_says_is_a_reading_or_none(pieces: list[bytes], engine: str | None) -> None:
+    try:
+        load, _ = read_metrics(b"".join(pieces), engine)
+    except UnusableMetricsError:
+        return
+    assert load.waiting >= 0
+    assert load.running >= 0
+    assert 0 <= load.kv_usage <= 1

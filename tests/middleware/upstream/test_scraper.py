@@ -168,6 +168,33 @@ async def test_a_pod_that_is_not_there_is_stale() -> None:
         assert "no connection" in one.load(pod).last_failure
 
 
+async def test_a_pod_is_silent_from_its_last_byte_or_request_on() -> None:
+    async with Pod() as pod:
+        one = Scraping()
+        one.scraper = MetricsScraper(registry=one.registry, make_transport=make_transport, silence_limit_seconds=0.3)
+        try:
+            one.follow(pod)
+            upstream = one.registry.upstream(make_endpoint(*pod.address))
+            upstream.begin()
+            stream = await upstream.transport.send(
+                method="POST", target=b"/", headers=[(b"host", b"pod"), (b"content-length", b"0")], body=b""
+            )
+            while await stream.read():
+                pass
+            loop = asyncio.get_running_loop()
+            heard_at = loop.time()
+            assert not upstream.load.is_silent
+            await one.until(lambda: upstream.load.is_silent)
+            assert loop.time() - heard_at > 0.25
+            assert upstream.load.queue == 1
+            stream.release()
+            upstream.end()
+            await one.until(lambda: not upstream.load.is_silent)
+        finally:
+            await one.scraper.close()
+            one.registry.close()
+
+
 async def test_pods_come_and_go() -> None:
     async with Pod("127.1.0.1") as first, Pod("127.1.0.2") as second, scraping_of(first) as one:
         await first.until_asked()
