@@ -6,9 +6,9 @@ import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
 from zlib import crc32
 
+from discovery.routing_table import first_values
 from discovery.snapshot import BackendRef, ConsistentHash, LoadBalancer
 from middleware.cookies import read_cookie
 from middleware.exchange import Exchange
@@ -85,7 +85,7 @@ def hash_key(settings: ConsistentHash, exchange: Exchange) -> int | None:
             value = read_cookie(exchange.by_name.get(b"cookie", b""), settings.names[0])
             parts = [] if value is None else [value]
         case "QueryParams":
-            query = dict(reversed(parse_qsl(exchange.query, keep_blank_values=True)))  # the first of a name counts
+            query = first_values(exchange.query)
             parts = [query[name] for name in settings.names if name in query]
     return _key_of(parts) if parts else None
 

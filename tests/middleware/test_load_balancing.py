@@ -86,6 +86,12 @@ def test_a_retry_of_a_hashed_request_goes_to_another_endpoint_and_always_the_sam
             {"target": b"/v1/x?user=2&user=1"},
             id="query-where-the-first-counts",
         ),
+        pytest.param(
+            ConsistentHash(source="QueryParams", names=("größe".encode(),)),
+            {"target": b"/v1/x?gr%C3%B6%C3%9Fe=%E4%BD%A0"},
+            {"target": b"/v1/x?gr%C3%B6%C3%9Fe=%FF"},
+            id="query-beyond-ascii",
+        ),
     ],
 )
 def test_what_is_hashed_is_what_the_policy_names(
