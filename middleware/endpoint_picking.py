@@ -195,4 +195,5 @@ class EndpointPickingMiddleware:
         def next_pick(attempts: list[Attempt]) -> Pick:
             return decide(arms, candidates, attempts, choose, attempts_per_priority=attempts_per_priority)
 
+        exchange.candidates = candidates  # for who asks whether there will be an attempt at all
         exchange.next_pick = next_pick

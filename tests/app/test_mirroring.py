@@ -193,6 +193,37 @@ async def test_what_is_refused_is_not_mirrored(tmp_path: Path) -> None:
     assert copies == []
 
 
+async def test_a_pool_that_fails_closed_is_not_mirrored(tmp_path: Path) -> None:
+    copies: list[bytes] = []
+
+    async def mirror(peer: Conversation) -> None:
+        while True:
+            copies.append(await peer.request())
+            await peer.answer()
+
+    async def without_metrics(peer: Conversation) -> None:
+        while not (await peer.request()).startswith(b"GET /metrics"):
+            await peer.answer()
+        await peer.until_closed()
+
+    async with RawUpstream(without_metrics) as one, RawUpstream(mirror) as two:
+        text = mirrored(one.port, two.port).replace("name: backend-qwen", "name: gone", 1)
+        pool = "{group: inference.networking.k8s.io, kind: InferencePool, name: gone"
+        text = text.replace("{group: gateway.envoyproxy.io, kind: Backend, name: gone", pool, 1)
+        text += POOL.replace("number: 8000", f"number: {one.port}").replace("9002}", "9002}, failureMode: FailClose")
+        text += "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {app: gone}}\nstatus: {podIP: 127.0.0.1}\n"
+        async with running_gateway(text, folder=tmp_path) as gateway:
+            async with asyncio.timeout(5):
+                while b"no_endpoints" not in (await ask(gateway.port, POST)).body:
+                    await asyncio.sleep(0.05)
+            while len(gateway.gateway.copies):
+                await asyncio.sleep(0.01)
+            copies.clear()
+            assert (await ask(gateway.port, POST)).status == 503
+            assert len(gateway.gateway.copies) == 0
+    assert copies == []
+
+
 POOL = """
 apiVersion: inference.networking.k8s.io/v1
 kind: InferencePool
