@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-real lint format bench bench-configuration bench-routing bench-picking bench-rewriting profile fuzz soak docs lock clean
+.PHONY: demo test test-real lint format bench bench-configuration bench-kubernetes bench-routing bench-picking bench-rewriting profile fuzz soak docs lock clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.stamp: pyproject.toml

@@ -140,6 +140,7 @@ class Gateway:
             self._client = KubeClient(access if access is not None else find_access())
             self.cluster = KubernetesSource(self._client, namespaces=settings.namespaces, times=cluster_times)
             self.metrics.cluster = self.cluster.report
+            self.registry.absent.is_uninformed = lambda: self.cluster is not None and self.cluster.is_uninformed
         self.configuration = Configuration(
             settings,
             store=self.store,

@@ -63,4 +63,6 @@ def build_chain(
 
 def make_transport(endpoint: Endpoint) -> UpstreamTransport:
     """The connections to one endpoint."""
-    return UpstreamTransport(address=endpoint.address, port=endpoint.port, tls=endpoint.tls)
+    return UpstreamTransport(
+        address=endpoint.address, port=endpoint.port, tls=endpoint.tls, is_confined=endpoint.is_confined
+    )

@@ -265,6 +265,7 @@ class Endpoint:
     path_rewrites: tuple[ReplacePrefix, ...] = ()
     tls: UpstreamTLS | None = None
     check_host: bytes | None = None  # what active health checks ask it for
+    is_confined: bool = False  # named by an object of a cluster: must not lead into the gateway's own pod or node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,8 @@ class CircuitBreakingMiddleware:
             if arm.backend is None:
                 return ()
             pool = registry.candidates(arm.backend.id, membership.get(arm.backend.id, ()))
-            return admitted(pool, rule, membership, registry)
+            pool = admitted(pool, rule, membership, registry)
+            return registry.absent.without(pool) if registry.absent else pool
 
         exchange.candidates = candidates
         exchange.rule_traffic = traffic = self.rules.of(exchange.rule.id)

@@ -103,6 +103,8 @@ class StreamingProxyMiddleware:
                         is_fresh = True
                         continue
                     attempt.outcome, gateway_error = _failure(error)
+                    if attempt.outcome is Outcome.CONNECT_FAILED:
+                        pick.upstream.note_refused()
                     if not may_retry(policy.retry, attempts) or not retry.take():
                         raise gateway_error from None
                     _report(attempt, policy)

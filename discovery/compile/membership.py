@@ -86,7 +86,11 @@ class _Compiler:
                 name, port = given.fqdn.hostname, given.fqdn.port
                 default_port = DEFAULT_HTTP_PORT if tls is None else DEFAULT_HTTPS_PORT
                 host = name if port == default_port else f"{name}:{port}"
-                endpoints.append(replace(self._endpoint(name, port, tls=tls), host=host.encode("ascii")))
+                # What the name stands for is only known when it is resolved. Files may name what a cluster must not,
+                # so the two are told apart.
+                identity = "cluster/" if backend.is_from_api else ""
+                made = self._endpoint(name, port, identity, tls=tls)
+                endpoints.append(replace(made, host=host.encode("ascii"), is_confined=backend.is_from_api))
             if given.hostname is not None and endpoints:
                 endpoints[-1] = replace(endpoints[-1], check_host=given.hostname.encode("ascii"))
         return _unique(endpoints)

@@ -25,6 +25,7 @@ from discovery.sources.kube_objects import StoredObject
 from discovery.sources.reflector import Reflector, Times
 from discovery.sources.watch_plans import Labels, Plan, WatchScope, is_wanted
 
+SILENCE_SECONDS = 120.0  # of a watch whose bookmarks come about once a minute
 _REMEMBERED_DELETIONS = 1_000
 _ROUTES = frozenset({"HTTPRoute", "AIGatewayRoute"})
 _INDISPENSABLE = frozenset({"Gateway", "HTTPRoute", "InferencePool"})
@@ -169,6 +170,16 @@ class KubernetesSource:
     def is_planned_listed(self) -> bool:
         """Whether all pods and EndpointSlices that were asked for have been listed once."""
         return not any(True for _ in self._unlisted(self._planned.values()))
+
+    @property
+    def is_uninformed(self) -> bool:
+        """Whether pods may be gone without our knowing: a watch of them is broken, or has been silent for too long."""
+        now = self._clock()
+        return any(
+            bool(reflector.problem) or _staleness(reflector, now) > SILENCE_SECONDS
+            for scope, reflector in self._planned.items()
+            if scope.kind in PLANNED
+        )
 
     def waiting_for(self) -> list[str]:
         """What was never listed yet, and why."""

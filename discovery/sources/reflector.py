@@ -370,6 +370,7 @@ class Reflector:
                 self.is_forbidden = True
                 self._on_change()  # whoever waits may have to do without
             verb = "watch" if self._version is not None else "list"
+            self._version = None  # who may list and not watch is told changes by lists
             hint = "" if self.namespace or not self.kind.is_namespaced else "; --namespace asks for less"
             message = f"the service account must be allowed to {verb} {self.where} ({error.message}){hint}"
         self._note_problem(message)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from discovery.snapshot import ActiveHealth, BackendRef, Endpoint, Membership, PassiveHealth, Routing, Rule, Snapshot
 from middleware.scheduling.load import Load
+from middleware.upstream.absent_pods import AbsentPods
 from middleware.upstream.breaker import Breaker, State
 from middleware.upstream.transport import UpstreamTransport
 
@@ -30,6 +31,7 @@ class Upstream:
         "_last_breaker",
         "_last_settings",
         "_on_change",
+        "_on_refused",
         "_wanted",
         "checks",
         "ejections",
@@ -48,6 +50,7 @@ class Upstream:
         transport: UpstreamTransport,
         clock: Callable[[], float] = time.monotonic,
         on_change: Callable[[Upstream, Breaker, State, State], None] = lambda upstream, breaker, old, new: None,
+        on_refused: Callable[[str], None] = lambda endpoint_id: None,
     ) -> None:
         self.id = endpoint.id
         self.label = f"{endpoint.address}:{endpoint.port}"
@@ -58,6 +61,7 @@ class Upstream:
         self.on_idle: Callable[[Upstream], None] | None = None  # set once no snapshot names it any more
         self._clock = clock
         self._on_change = on_change
+        self._on_refused = on_refused if endpoint.pod is not None else None
         self._breakers: dict[PassiveHealth, Breaker] = {}
         self._wanted: Set[PassiveHealth] | None = None  # settings that a rule has; None: not known yet
         self._last_settings: PassiveHealth | None = None
@@ -75,6 +79,11 @@ class Upstream:
         self.load.end()
         if self.on_idle is not None and not self.in_flight:
             self.on_idle(self)
+
+    def note_refused(self) -> None:
+        """No connection could be made: a pod may be gone."""
+        if self._on_refused is not None:
+            self._on_refused(self.id)
 
     def breaker(self, settings: PassiveHealth) -> Breaker:
         """The breaker for these settings; rules with equal settings share it."""
@@ -147,6 +156,7 @@ class UpstreamRegistry:
         self._membership: Membership | None = None  # of the newest snapshot
         self._routing: Routing | None = None  # of the newest snapshot
         self._ended_pods: set[str] = set()
+        self.absent = AbsentPods(clock=clock)
         self._candidates: dict[str, tuple[tuple[Endpoint, ...], tuple[Candidate, ...]]] = {}
         self._levels: dict[str, tuple[Rule, Membership, tuple[frozenset[str], ...]]] = {}  # by the rule's id
 
@@ -197,6 +207,7 @@ class UpstreamRegistry:
                 transport=self._make_transport(endpoint),
                 clock=self._clock,
                 on_change=self._note_change,
+                on_refused=self.absent.note,
             )
             self._upstreams[endpoint.id] = upstream
         return upstream

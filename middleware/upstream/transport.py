@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from discovery.resources.meta import is_internal_address
 from discovery.snapshot import UpstreamTLS
 from middleware.upstream.connection import Activity, UpstreamConnection
 from middleware.upstream.tls import context_for, why_failed
@@ -108,8 +109,11 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         address: str,
         port: int,
         tls: UpstreamTLS | None = None,
+        is_confined: bool = False,
         idle_expiry_seconds: float = IDLE_EXPIRY_SECONDS,
     ) -> None:
+        """``is_confined``: a name must not resolve to an address of the gateway's own pod or node."""
+        self._is_confined = is_confined
         self.activity = Activity()
         self._address = address
         self._port = port
@@ -240,7 +244,12 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
     async def _resolve(self, loop: asyncio.AbstractEventLoop, timeout_seconds: float) -> list[str]:
         async with asyncio.timeout(timeout_seconds):
             found = await loop.getaddrinfo(self._address, self._port, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+        addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+        if self._is_confined:
+            addresses = [address for address in addresses if not is_internal_address(address)]
+            if not addresses:
+                raise httpx.ConnectError(f"{self._address} leads into the gateway's own pod or node")
+        return addresses
 
     def _pop_idle(self) -> UpstreamConnection | None:
         if self._idle:

@@ -345,3 +345,71 @@ spec:
             async with asyncio.timeout(5):
                 while (await ask(served)).status_code != 500:
                     await asyncio.sleep(0.02)
+
+
+async def test_a_pod_that_is_gone_is_tried_once_while_the_api_server_cannot_say_so(tmp_path: Path, pods: Pods) -> None:
+    first = await pods.start("127.1.0.1")
+
+    def endpoint(address: str) -> dict[str, Any]:
+        target = {"kind": "Pod", "name": address, "namespace": "default", "uid": address}
+        return {"addresses": [address], "conditions": {"ready": True}, "targetRef": target}
+
+    async with KubeApi() as api:
+        api.create(gateway_class())
+        api.create(gateway())
+        api.create(route(models={"llm": "llm"}, kind="Service"))
+        service = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "llm"},
+            "spec": {"ports": [{"port": 80}]},
+        }
+        api.create(service)
+        piece = {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": "llm-a", "labels": {"kubernetes.io/service-name": "llm"}},
+            "endpoints": [endpoint(first), endpoint("127.1.0.99")],  # nobody listens at the second
+            "ports": [{"name": "", "port": pods.port}],
+        }
+        api.create(piece)
+        async with running_gateway(folder=tmp_path, cluster=api) as served:
+            api.refuse()
+            api.restart()
+            cluster = served.gateway.cluster
+            assert cluster is not None
+            async with asyncio.timeout(5):
+                while not cluster.is_uninformed:
+                    await asyncio.sleep(0.01)
+            for _ in range(40):
+                assert (await ask(served, "llm")).text == first
+            metrics = await served.metrics()
+            failed = [line for line in metrics.splitlines() if 'outcome="connect_failed"' in line]
+            assert [line.rpartition(" ")[2] for line in failed] == ["1.0"]
+
+
+async def test_a_stream_of_a_deleted_pod_ends_as_broken_after_five_silent_seconds(tmp_path: Path) -> None:
+    async def hang(peer: Conversation) -> None:
+        await peer.request()
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        await peer.send(head + b"9\r\ndata: {}\n\r\n")
+        await peer.until_closed()
+
+    async with RawUpstream(hang, host="127.1.0.1") as upstream, KubeApi() as api:
+        with_port(api, upstream.port)
+        api.create(pod("qwen-0", "127.1.0.1"))
+        async with running_gateway(folder=tmp_path, cluster=api) as served, httpx.AsyncClient(timeout=30) as client:
+            loop = asyncio.get_running_loop()
+            url = f"{served.url}/v1/chat/completions"
+            async with client.stream("POST", url, json={"model": "qwen", "stream": True}) as answer:
+                chunks = answer.aiter_raw()
+                assert await anext(chunks) == b"data: {}\n"
+                api.terminate("pods", "qwen-0")
+                api.delete("pods", "qwen-0")
+                started = loop.time()
+                rest = b""
+                with pytest.raises(httpx.RemoteProtocolError):
+                    async for chunk in chunks:
+                        rest += chunk
+                assert 4.9 <= loop.time() - started < 8
+                assert b"upstream_reset" in rest
