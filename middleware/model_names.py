@@ -32,6 +32,8 @@ _WHITE = b" \t\r\n"
 _PLAIN = rb"[\x00-\t\x0b\x0c\x0e-!#-\[\]-\xff]*+"
 _INSIDE = _PLAIN + rb"(?:\\[^\r\n]" + _PLAIN + rb")*+"
 _BLANK_LINE = rb"\r?\n\r?\n|\r\r"
+# What has no bracket and no line end. Sets written as ranges are looked up in a bitmap.
+_UNNESTED = re.compile(rb'(?:[\x00-\t\x0b\x0c\x0e-!#-Z\\^-z|~-\xff]++|"' + _INSIDE + rb'")*+')
 # Groups: the closing quote, the colon that makes a string a key, a blank line.
 _TOKEN = re.compile(rb'"' + _INSIDE + rb'(?:(")([ \t\r\n]*+:)?+)?+|[{}\[\]]|(' + _BLANK_LINE + rb")")
 _REST_OF_STRING = re.compile(_INSIDE + rb'("?+)')
@@ -269,6 +271,11 @@ class _Scanner:
                         self._learn(data[:start], data[start:position])
                 continue
             else:
+                if self._depth > 2 or (self._depth == 2 and not self._is_in_holder):
+                    # Too deep for keys of ours: an embedding's numbers are leapt over in one step.
+                    leap = _UNNESTED.match(data, position)
+                    assert leap is not None
+                    position = leap.end()
                 found = _TOKEN.search(data, position)
             if found is None:
                 break
