@@ -6,7 +6,7 @@ the same answer away from the cluster. Each is a document of its own, in JSON, w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -18,12 +18,12 @@ from discovery.resources.meta import ObjectKey, Resource
 from discovery.scope import Scope, select
 from discovery.sources.kube_client import KubeClient, KubeError
 from discovery.sources.kube_kinds import PLANNED, WatchedKind, find_kind, watched_kinds
+from discovery.sources.kube_lists import list_all
 from discovery.sources.kube_objects import READ_DOMAINS, UnreadableError, read_object
 from discovery.sources.watch_plans import is_wanted, plan_watches, wants_of
 
 Json = dict[str, Any]
 
-_PAGE = 500
 _METADATA = ("name", "namespace", "uid", "generation", "creationTimestamp", "deletionTimestamp", "labels")
 # Of kinds that may hold what is nobody's business, the fields that are ours.
 _FIELDS: dict[str, dict[str, Any]] = {
@@ -88,9 +88,7 @@ class ClusterSnapshot:
     async def _read(self, kind: WatchedKind, namespace: str | None, selector: str, wanted: Any = frozenset()) -> None:
         for version in kind.versions:
             try:
-                async for item in self._list(kind, version, namespace, selector):
-                    self._take(item, kind, version, wanted)
-                return
+                listed = await list_all(self._client, kind.path(version, namespace), selector=selector)
             except KubeError as error:
                 if error.status == 403:
                     place = f" in {namespace}" if namespace else ""
@@ -98,25 +96,10 @@ class ClusterSnapshot:
                     return
                 if error.status != 404 or error.is_api:
                     raise
-
-    async def _list(
-        self, kind: WatchedKind, version: str, namespace: str | None, selector: str
-    ) -> AsyncIterator[msgspec.Raw]:
-        token = ""
-        while True:
-            query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
-            if token:
-                query["continue"] = token
-            body = await self._client.request("GET", kind.path(version, namespace), query=query)
-            try:
-                page = msgspec.json.decode(body, type=_Page)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                raise KubeError(f"the answer to a list of {kind.name} is no list") from None
-            for item in page.items or ():
-                yield item
-            token = page.metadata.get("continue") or ""
-            if not token:
-                return
+                continue
+            for item in listed.items:
+                self._take(item, kind, version, wanted)
+            return
 
     def _take(self, item: msgspec.Raw, kind: WatchedKind, version: str, wanted: Any) -> None:
         try:
@@ -147,11 +130,6 @@ class ClusterSnapshot:
                 if (ref.get("namespace") or key.namespace, ref.get("name")) in ours
             ]
         return orjson.dumps(plain, option=orjson.OPT_INDENT_2).decode()
-
-
-class _Page(msgspec.Struct):
-    metadata: dict[str, Any] = {}
-    items: list[msgspec.Raw] | None = None
 
 
 def trim(plain: Json) -> Json:

@@ -29,11 +29,11 @@ from app.server import HttpServer
 from app.settings import Settings
 from app.status_writer import StatusWriter, lease_name
 from discovery.snapshot import SnapshotStore
+from discovery.sources.backoff import Times
 from discovery.sources.kube_access import Access, PodAccess, find_access
 from discovery.sources.kube_client import KubeClient
 from discovery.sources.kubernetes import KubernetesSource
 from discovery.sources.leader import LeaderElection
-from discovery.sources.reflector import Times
 from middleware.model_extraction import BodyMemory
 from middleware.rate_limits import RateLimiter
 from middleware.scheduling.configuration import PickerConfiguration

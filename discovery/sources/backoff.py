@@ -5,6 +5,24 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How long a reflector waits for what, in seconds."""
+
+    watch_least: float = 240.0
+    watch_most: float = 360.0
+    watch_grace: float = 15.0  # what our own deadline comes after the server's
+    relist: float = 600.0  # a list is due at the end of a watch, when the last one is older
+    short_watch: float = 1.0  # one that ends sooner, without an event, is a failure
+    missing_least: float = 0.5  # a CRD that is not there: when to look again, at first and in the end
+    missing_most: float = 30.0
+    missing_grace: float = 60.0  # what was there stays for so long when the API says that its kind is unknown
+    forbidden: float = 60.0  # permissions are given by hand
+    backoff_first: float = 0.8
+    backoff_most: float = 30.0
 
 
 class Backoff:

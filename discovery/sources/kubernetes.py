@@ -19,10 +19,11 @@ from discovery.resources.collection import MODELS, LeftOut, Origin, Resources
 from discovery.resources.core import CertificateMap, EndpointSlice, Pod
 from discovery.resources.meta import ObjectKey, Resource
 from discovery.resources.problem import Problem, Severity
+from discovery.sources.backoff import Times
 from discovery.sources.kube_client import KubeClient
 from discovery.sources.kube_kinds import PLANNED, WatchedKind, find_kind, watched_kinds
 from discovery.sources.kube_objects import StoredObject
-from discovery.sources.reflector import Reflector, Times
+from discovery.sources.reflector import Reflector
 from discovery.sources.watch_plans import Labels, Plan, WatchScope, is_wanted
 
 SILENCE_SECONDS = 120.0  # of a watch whose bookmarks come about once a minute

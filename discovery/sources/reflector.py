@@ -16,39 +16,21 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import NoReturn
 
 import msgspec
 
 from discovery.slices import Steps, run_in_slices
-from discovery.sources.backoff import Backoff
+from discovery.sources.backoff import Backoff, Times
 from discovery.sources.kube_client import KubeClient, KubeError, read_error_event
 from discovery.sources.kube_kinds import WatchedKind
+from discovery.sources.kube_lists import list_all, read_version
 from discovery.sources.kube_objects import Peek, StoredObject, UnreadableError, peek, read_object
 from discovery.sources.watch_lines import LineBuffer, LineTooLongError
 
 logger = logging.getLogger(__name__)
 
-PAGE = 500  # objects of a list's page
 ObjectId = tuple[str, str]  # namespace, name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
-    """How long a reflector waits for what, in seconds."""
-
-    watch_least: float = 240.0
-    watch_most: float = 360.0
-    watch_grace: float = 15.0  # what our own deadline comes after the server's
-    relist: float = 600.0  # a list is due at the end of a watch, when the last one is older
-    short_watch: float = 1.0  # one that ends sooner, without an event, is a failure
-    missing_least: float = 0.5  # a CRD that is not there: when to look again, at first and in the end
-    missing_most: float = 30.0
-    missing_grace: float = 60.0  # what was there stays for so long when the API says that its kind is unknown
-    forbidden: float = 60.0  # permissions are given by hand
-    backoff_first: float = 0.8
-    backoff_most: float = 30.0
 
 
 class _Event(msgspec.Struct):
@@ -56,18 +38,7 @@ class _Event(msgspec.Struct):
     object: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _ListMetadata(msgspec.Struct):
-    resourceVersion: str = ""  # as the API has it
-    continue_: str = msgspec.field(default="", name="continue")
-
-
-class _List(msgspec.Struct):
-    metadata: _ListMetadata = msgspec.field(default_factory=_ListMetadata)
-    items: list[msgspec.Raw] | None = None
-
-
 _decode_event = msgspec.json.Decoder(_Event).decode
-_decode_list = msgspec.json.Decoder(_List).decode
 
 
 class Reflector:
@@ -159,34 +130,11 @@ class Reflector:
 
     async def _list(self) -> None:
         """Replace the whole state by what the server holds. Without a resourceVersion the answer is consistent."""
-        pages: list[_List] = []
-        token = ""
-        while True:
-            query = {"limit": str(PAGE)}
-            if self.selector:
-                query["labelSelector"] = self.selector
-            if token:
-                query["continue"] = token
-            try:
-                body = await self._client.request("GET", self._path(), query=query)
-            except KubeError as error:
-                if error.status == 410 and token:  # the list took too long: all at once, in one page
-                    body = await self._client.request("GET", self._path(), query=self._selector_query())
-                    pages.clear()
-                else:
-                    raise
-            try:
-                page = _decode_list(body)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                raise KubeError("the answer to a list is no list") from None
-            if not page.metadata.resourceVersion:
-                raise KubeError("the answer to a list has no resourceVersion")
-            pages.append(page)
-            token = page.metadata.continue_
-            if not token:
-                break
-        version = pages[-1].metadata.resourceVersion
-        has_changed = await run_in_slices(self._replace(pages, is_older=_is_older(version, self._listed_version)))
+        listed = await list_all(self._client, self._path(), selector=self.selector)
+        version = listed.version
+        has_changed = await run_in_slices(
+            self._replace(listed.items, is_older=_is_older(version, self._listed_version))
+        )
         self._version = self._listed_version = version
         self._listed_at = self.synced_at = self._clock()
         self._missing_since = None
@@ -198,27 +146,26 @@ class Reflector:
         if has_changed or not was_listed or was_missing:
             self._on_change()
 
-    def _replace(self, pages: list[_List], *, is_older: bool) -> Steps[bool]:
+    def _replace(self, items: list[msgspec.Raw], *, is_older: bool) -> Steps[bool]:
         """Take over a list: what it lacks is gone. ``is_older``: the server went back in time, nothing is known."""
         found: dict[ObjectId, StoredObject] = {}
         has_changed = False
-        for page in pages:
-            for item in page.items or ():
-                try:
-                    seen = peek(item)
-                    key = (seen.namespace, seen.name)
-                    known = self.objects.get(key)
-                    if known is not None and not is_older and _is_same(known, seen):
-                        found[key] = known
-                        continue
-                    stored = self._keep(known, read_object(item, self.kind, self.api_version))
-                except UnreadableError as error:
-                    self._drop(error)
+        for item in items:
+            try:
+                seen = peek(item)
+                key = (seen.namespace, seen.name)
+                known = self.objects.get(key)
+                if known is not None and not is_older and _is_same(known, seen):
+                    found[key] = known
                     continue
-                yield
-                if self.wants(stored):
-                    found[key] = stored
-                    has_changed = has_changed or known is None or _differs(known, stored)
+                stored = self._keep(known, read_object(item, self.kind, self.api_version))
+            except UnreadableError as error:
+                self._drop(error)
+                continue
+            yield
+            if self.wants(stored):
+                found[key] = stored
+                has_changed = has_changed or known is None or _differs(known, stored)
         for key in self.objects.keys() - found.keys():
             self._on_deleted(self.objects[key])
             has_changed = True
@@ -237,7 +184,7 @@ class Reflector:
             "allowWatchBookmarks": "true",
             "resourceVersion": self._version,
             "timeoutSeconds": str(max(1, round(seconds))),
-            **self._selector_query(),
+            **({"labelSelector": self.selector} if self.selector else {}),
         }
         started, events = self._clock(), self.events
         try:
@@ -332,10 +279,7 @@ class Reflector:
         self._on_change()
 
     def _bookmark(self, data: msgspec.Raw) -> None:
-        try:
-            version = msgspec.json.decode(data, type=_List).metadata.resourceVersion
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            version = ""
+        version = read_version(data)
         if version:
             self._version = version
 
@@ -422,9 +366,6 @@ class Reflector:
 
     def _path(self) -> str:
         return self.kind.path(self.api_version, self.namespace)
-
-    def _selector_query(self) -> dict[str, str]:
-        return {"labelSelector": self.selector} if self.selector else {}
 
     def _make_backoff(self, first: float, most: float) -> Backoff:
         return Backoff(first=first, most=most, clock=self._clock, draw=self._draw)

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from discovery.sources.backoff import Times
 from discovery.sources.kube_access import PodAccess
 from discovery.sources.kube_client import KubeClient
-from discovery.sources.reflector import Times
 from tests.support.kube_api import KubeApi
 from tests.support.kube_api.server import TOKEN
 

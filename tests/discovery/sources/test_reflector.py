@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from discovery.sources.backoff import Times
 from discovery.sources.kube_kinds import WatchedKind, find_kind
-from discovery.sources.reflector import Reflector, Times
+from discovery.sources.reflector import Reflector
 from tests.support.clusters import QUICK, kube_client, pod, pool
 from tests.support.kube_api import KubeApi, answers
 from tests.support.kube_api.answers import Answer

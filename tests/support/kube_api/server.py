@@ -7,6 +7,7 @@ and the controllers of a cluster would; every open watch learns of it.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import random
 import ssl
@@ -129,13 +130,20 @@ class KubeApi:
         """Where it listens."""
         return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
 
-    def kubeconfig(self, folder: Path, *, token: str = TOKEN) -> Path:
-        """A kubeconfig file for this server."""
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """Another certificate, from the next ``listen`` on."""
+        self._tls = context
+
+    def kubeconfig(self, folder: Path, *, token: str = TOKEN, ca: str = "") -> Path:
+        """A kubeconfig file for this server, with a certificate authority inside where one is given."""
         path = folder / "kubeconfig"
+        cluster = {"server": self.url}
+        if ca:
+            cluster["certificate-authority-data"] = base64.b64encode(ca.encode()).decode()
         config = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "test", "cluster": {"server": self.url}}],
+            "clusters": [{"name": "test", "cluster": cluster}],
             "users": [{"name": "test", "user": {"token": token}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
             "current-context": "test",
