@@ -9,6 +9,8 @@ before them is equal, too. The next turn of a conversation begins with the bytes
 
 from __future__ import annotations
 
+import sys
+
 import msgspec
 import xxhash
 
@@ -33,13 +35,18 @@ _FIELDS = ("tools", "system", "instructions", "messages", "input", "prompt")
 _decoder = msgspec.json.Decoder(_Prompt)
 
 
-def read_prompt(body: bytes) -> tuple[bytes, bytes]:
-    """The prompt's bytes and its cache salt, as they stand in a JSON body; nothing for any other body."""
+def read_prompt(body: bytes, *, limit_bytes: int = sys.maxsize) -> tuple[bytes, bytes]:
+    """The prompt's first bytes and its cache salt, as they stand in a JSON body; nothing for any other body.
+
+    At most ``limit_bytes`` are taken of each part: copying 50 MiB that nobody hashes would hold up the streams.
+    """
     try:
         found = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return b"", b""
-    parts = [bytes(raw) for name in _FIELDS if isinstance(raw := getattr(found, name), msgspec.Raw)]
+    parts = [
+        bytes(memoryview(raw)[:limit_bytes]) for name in _FIELDS if isinstance(raw := getattr(found, name), msgspec.Raw)
+    ]
     salt = bytes(found.cache_salt) if isinstance(found.cache_salt, msgspec.Raw) else b""
     return parts[0] if len(parts) == 1 else b"\n".join(parts), salt
 

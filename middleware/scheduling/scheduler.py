@@ -20,7 +20,7 @@ from middleware.scheduling.load import Draw, Load, SchedulingRequest
 from middleware.scheduling.plugins import MIN_AUTOMATIC_BLOCK_TOKENS
 from middleware.scheduling.prefix_index import PrefixIndex
 from middleware.scheduling.profile import Profile, ScoreTable
-from middleware.scheduling.prompt import block_hashes, read_prompt, seed_of
+from middleware.scheduling.prompt import TOKEN_BYTES, block_hashes, read_prompt, seed_of
 from middleware.scheduling.saturation import saturation
 from middleware.scheduling.scorers import PrefixCacheScorer
 
@@ -46,7 +46,8 @@ class Asked:
         """Of the prompt's blocks."""
         if self._hashes_of != (self.model, block_tokens, max_blocks):
             self._hashes_of = (self.model, block_tokens, max_blocks)
-            text, salt = read_prompt(self._body() or b"")
+            limit = block_tokens * TOKEN_BYTES * max_blocks
+            text, salt = read_prompt(self._body() or b"", limit_bytes=limit)
             seed = seed_of(self.model, salt)
             self._hashes = block_hashes(text, seed=seed, block_tokens=block_tokens, max_blocks=max_blocks)
         return self._hashes

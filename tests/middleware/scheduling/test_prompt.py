@@ -79,5 +79,6 @@ def test_model_and_salt_keep_prompts_apart() -> None:
 
 
 def test_no_more_than_the_limit_is_hashed() -> None:
+    assert read_prompt(b'{"prompt": "abcdefgh"}', limit_bytes=4) == (b'"abc', b"")
     assert len(block_hashes(b"x" * 1_000_000, seed=0, block_tokens=16)) == MAX_BLOCKS == 2048
     assert len(block_hashes(b"x" * 1_000_000, seed=0, block_tokens=16, max_blocks=7)) == 7
