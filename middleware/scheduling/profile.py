@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from middleware.scheduling.filters import Filter, worth_comparing
 from middleware.scheduling.load import Draw, Load, SchedulingRequest
@@ -52,11 +52,11 @@ class Profile:
     filters: tuple[NamedFilter, ...] = ()
     scorers: tuple[WeightedScorer, ...] = ()
     picker: Picker = MAX_SCORE
+    reads_prompts: bool = field(init=False)  # whether the prompt matters
 
-    @property
-    def reads_prompts(self) -> bool:
-        """Whether the prompt matters."""
-        return any(isinstance(weighted.scorer, PrefixCacheScorer) for weighted in self.scorers)
+    def __post_init__(self) -> None:
+        reads_prompts = any(isinstance(weighted.scorer, PrefixCacheScorer) for weighted in self.scorers)
+        object.__setattr__(self, "reads_prompts", reads_prompts)  # frozen from here on
 
     def pick(self, request: SchedulingRequest, loads: Sequence[Load], draw: Draw, now: float) -> int:
         """The index of the endpoint that gets the request; there is at least one."""
