@@ -97,7 +97,7 @@ class MetricsScraper:
         self.path = b"/metrics"
         self._registry = registry
         self._make_transport = make_transport
-        self._silence_limit = silence_limit_seconds
+        self.silence_limit_seconds = silence_limit_seconds
         self._draw = draw
         self._clock = clock
         self._targets: dict[str, _Target] = {}  # by the endpoint's id
@@ -182,7 +182,7 @@ class MetricsScraper:
             load = target.upstream.load
             if load.in_flight:
                 since = max(target.idle_at, target.upstream.transport.activity.last_byte_at)
-                load.look_at_silence(loop_now - since, limit_seconds=self._silence_limit)
+                load.look_at_silence(loop_now - since, limit_seconds=self.silence_limit_seconds)
             else:
                 target.idle_at = loop_now
                 if load.is_silent:

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from app.settings import Settings
-from middleware.scheduling.load import SILENCE_SECONDS, Knowledge, Load
+from middleware.scheduling.load import Knowledge, Load
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.pods import Pod, lora_metrics, pods, pool_of, vllm_metrics
 
@@ -182,9 +182,9 @@ async def test_a_frozen_pod_is_not_idle(tmp_path: Path) -> None:
         well.metrics = vllm_metrics(waiting=1)
         await one.until_known()
         assert one.loads()[frozen.host].queue == 0
-        load = one.loads()[frozen.host]
-        load.look_at_silence(SILENCE_SECONDS + 1)
-        assert load.queue == 2
+        one.gateway.gateway.scraper.silence_limit_seconds = 0.1
+        await one.until(lambda loads: loads[frozen.host].is_silent)
+        assert one.loads()[frozen.host].queue == 2
         assert await one.ask() == well.host
         frozen.answers_may_go.set()
         await asyncio.gather(*stuck)
