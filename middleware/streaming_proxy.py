@@ -165,7 +165,7 @@ class StreamingProxyMiddleware:
             first_byte = min(first_byte, policy.retry.per_try_timeout_seconds)
         headers = upstream_headers(exchange, pick, sent)
         if exchange.trace is not None:
-            headers = exchange.trace.attempt_headers(attempt, headers)
+            headers = exchange.trace.attempt_headers(exchange, attempt, headers)
         stream = await pick.upstream.transport.send(
             method=exchange.method,
             target=upstream_target(exchange, pick),

@@ -96,14 +96,16 @@ class TelemetryMiddleware:
         for observer in self.observers:
             observer.started(exchange)
         try:
-            await self.app(scope, receive, _noting_send(exchange, send, clock))
+            await self.app(scope, receive, noting_send(exchange, send, clock))
         finally:
             exchange.ended_at = clock()
             for observer in self.observers:
                 observer.finished(exchange)
 
 
-def _noting_send(exchange: Exchange, send: Send, clock: Callable[[], float]) -> Callable[[Message], Awaitable[None]]:
+def noting_send(exchange: Exchange, send: Send, clock: Callable[[], float]) -> Callable[[Message], Awaitable[None]]:
+    """``send``, and what goes out is noted in the Exchange."""
+
     # Not a coroutine function: it hands the server's own awaitable on, so that a chunk costs no second frame.
     def noting(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.body":

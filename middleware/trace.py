@@ -9,13 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from middleware.exchange import Exchange
     from middleware.headers import RawHeaders
     from middleware.traffic_mirroring import MirrorRecord
     from middleware.upstream.outcome import Attempt
 
 
 class RequestTrace(Protocol):
-    """One request's trace, put into the Exchange by an observer. Its methods must not raise and must not block."""
+    """One request's trace, put into the Exchange by an observer. Its methods must not raise and must not block.
+
+    It does not hold the Exchange that holds it: a request leaves no reference cycles.
+    """
 
     @property
     def trace_id(self) -> str:
@@ -25,8 +29,8 @@ class RequestTrace(Protocol):
     def is_sampled(self) -> bool:
         """Whether anybody will see it."""
 
-    def attempt_headers(self, attempt: Attempt, headers: RawHeaders) -> RawHeaders:
+    def attempt_headers(self, exchange: Exchange, attempt: Attempt, headers: RawHeaders) -> RawHeaders:
         """An attempt begins: its headers with those that name its span to the model server."""
 
-    def copy_headers(self, record: MirrorRecord, headers: RawHeaders) -> RawHeaders:
+    def copy_headers(self, exchange: Exchange, record: MirrorRecord, headers: RawHeaders) -> RawHeaders:
         """A copy for a mirror begins: its headers with those that name its span, in a trace of its own."""

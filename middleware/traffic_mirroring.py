@@ -27,7 +27,6 @@ from middleware.headers import RawHeaders, upstream_headers
 from middleware.load_balancing import least_of_two
 from middleware.model_rewriting import mirrored
 from middleware.targets import upstream_target
-from middleware.trace import RequestTrace
 from middleware.upstream.registry import Pick, UpstreamRegistry
 from middleware.upstream.transport import Timeouts, UpstreamStream
 
@@ -96,7 +95,7 @@ class MirrorCopies:
         target: bytes,
         headers: RawHeaders,
         body: bytes,
-        trace: RequestTrace | None = None,
+        exchange: Exchange,
     ) -> None:
         """Send a copy in a task of its own, or drop it when there are too many."""
         record = MirrorRecord(rule=rule, backend=pick.backend_ref.name, started_at=self._clock())
@@ -104,8 +103,8 @@ class MirrorCopies:
             record.is_dropped = True
             self._tell(record)
             return
-        if trace is not None:
-            headers = trace.copy_headers(record, headers)
+        if exchange.trace is not None:
+            headers = exchange.trace.copy_headers(exchange, record, headers)
         self.held_bytes += len(body)
         timeouts = Timeouts(
             connect=rule.policy.connect_timeout_seconds,
@@ -201,5 +200,5 @@ class TrafficMirroringMiddleware:
                 target=upstream_target(exchange, pick),
                 headers=upstream_headers(exchange, pick, sent),
                 body=sent.body,
-                trace=exchange.trace,
+                exchange=exchange,
             )

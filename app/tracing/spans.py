@@ -86,13 +86,13 @@ class Tracing:
             attributes=_request_line(exchange),
             start_time=_nanoseconds(exchange, exchange.started_at),
         )
-        exchange.trace = _Trace(self, exchange, span)
+        exchange.trace = _Trace(self, span)
 
     def finished(self, exchange: Exchange) -> None:
         """A request is over: everything is said now."""
         trace = exchange.trace
         if isinstance(trace, _Trace) and trace.is_sampled:
-            trace.end()
+            trace.end(exchange)
 
     def mirrored(self, record: MirrorRecord) -> None:
         """A copy is over."""
@@ -104,11 +104,10 @@ class Tracing:
 class _Trace:
     """One request's trace (middleware.trace.RequestTrace)."""
 
-    __slots__ = ("_attempts", "_context", "_exchange", "_parameters", "_scores", "_span", "_tracing", "is_sampled")
+    __slots__ = ("_attempts", "_context", "_parameters", "_scores", "_span", "_tracing", "is_sampled")
 
-    def __init__(self, tracing: Tracing, exchange: Exchange, span: Span) -> None:
+    def __init__(self, tracing: Tracing, span: Span) -> None:
         self._tracing = tracing
-        self._exchange = exchange
         self._span = span
         self._context = put(span, _ROOT)
         self._attempts: list[tuple[Attempt, Span]] = []
@@ -120,10 +119,10 @@ class _Trace:
     def trace_id(self) -> str:
         return f"{self._span.get_span_context().trace_id:032x}"
 
-    def attempt_headers(self, attempt: Attempt, headers: RawHeaders) -> RawHeaders:
+    def attempt_headers(self, exchange: Exchange, attempt: Attempt, headers: RawHeaders) -> RawHeaders:
         if not self.is_sampled:
             return self._named(headers, self._context)
-        exchange, tracing = self._exchange, self._tracing
+        tracing = self._tracing
         name, facts = _call(exchange, headers)
         if self._parameters is None:
             self._parameters = request_facts(exchange.body)
@@ -151,30 +150,30 @@ class _Trace:
         self._scores.append(exchange.pick_scores)
         return self._named(headers, put(span, _ROOT))
 
-    def copy_headers(self, record: MirrorRecord, headers: RawHeaders) -> RawHeaders:
+    def copy_headers(self, exchange: Exchange, record: MirrorRecord, headers: RawHeaders) -> RawHeaders:
         tracing = self._tracing
         if not self.is_sampled:
             ids = tracing.copies.id_generator  # type: ignore[attr-defined]  # the SDK's tracer has it, the API's has not
             context = SpanContext(ids.generate_trace_id(), ids.generate_span_id(), is_remote=False)
             return self._named(headers, put(NonRecordingSpan(context), _ROOT))
-        name, facts = _call(self._exchange, headers)
+        name, facts = _call(exchange, headers)
         span = tracing.copies.start_span(
             f"mirror {name}",
             context=_ROOT,
             kind=SpanKind.CLIENT,
             attributes={
                 **genai_attributes(facts, tracing.genai),
-                "http.request.method": self._exchange.method,
-                "pointsman.request_id": self._exchange.request_id,
+                "http.request.method": exchange.method,
+                "pointsman.request_id": exchange.request_id,
                 "pointsman.route": record.rule.route,
                 "pointsman.rule": record.rule.name,
                 "pointsman.backend": record.backend,
                 "pointsman.is_mirror": True,
             },
             links=[Link(self._span.get_span_context())],
-            start_time=_nanoseconds(self._exchange, record.started_at),
+            start_time=_nanoseconds(exchange, record.started_at),
         )
-        record.span = _CopySpan(span, self._exchange.started_unix - self._exchange.started_at)
+        record.span = _CopySpan(span, exchange.started_unix - exchange.started_at)
         return self._named(headers, put(span, _ROOT))
 
     def _named(self, headers: RawHeaders, context: Context) -> RawHeaders:
@@ -184,12 +183,11 @@ class _Trace:
         self._tracing.propagator.inject(named, context=context, setter=_WRITE)
         return named
 
-    def end(self) -> None:
+    def end(self, exchange: Exchange) -> None:
         """End every span of the request."""
-        exchange = self._exchange
         previous: Attempt | None = None
         for (attempt, span), scores in zip(self._attempts, self._scores, strict=True):
-            self._end_attempt(attempt, span)
+            self._end_attempt(exchange, attempt, span)
             if previous is not None and previous.ended_at is not None:
                 retried: Attributes = {
                     "pointsman.outcome": previous.outcome.value,
@@ -200,24 +198,23 @@ class _Trace:
                     retried["http.response.status_code"] = previous.status
                 if scores is not None:
                     retried["pointsman.scores"] = scores.lines()
-                self._event("retry", attempt.started_at, retried)
+                self._event(exchange, "retry", attempt.started_at, retried)
             previous = attempt
         if exchange.rule is not None:
-            self._decision()
+            self._decision(exchange)
         if exchange.read_at is not None and exchange.body_size:
-            self._event("request read", exchange.read_at, {"http.request.body.size": exchange.body_size})
+            self._event(exchange, "request read", exchange.read_at, {"http.request.body.size": exchange.body_size})
         if exchange.first_byte_at is not None:
-            self._event("first byte", exchange.first_byte_at)
+            self._event(exchange, "first byte", exchange.first_byte_at)
         if exchange.client_left and exchange.ended_at is not None:
-            self._event("client left", exchange.ended_at)
-        self._end_server()
+            self._event(exchange, "client left", exchange.ended_at)
+        self._end_server(exchange)
         self._tracing.counts.ended += len(self._attempts) + 1 + (exchange.rule is not None)
 
-    def _event(self, name: str, at: float, attributes: Attributes | None = None) -> None:
-        self._span.add_event(name, attributes, _nanoseconds(self._exchange, at))
+    def _event(self, exchange: Exchange, name: str, at: float, attributes: Attributes | None = None) -> None:
+        self._span.add_event(name, attributes, _nanoseconds(exchange, at))
 
-    def _decision(self) -> None:
-        exchange = self._exchange
+    def _decision(self, exchange: Exchange) -> None:
         assert exchange.rule is not None
         until = exchange.attempts[0].started_at if exchange.attempts else exchange.ended_at
         began = exchange.started_at if exchange.read_at is None else exchange.read_at
@@ -243,8 +240,7 @@ class _Trace:
         )
         span.end(_nanoseconds(exchange, began if until is None else max(began, until)))
 
-    def _end_attempt(self, attempt: Attempt, span: Span) -> None:
-        exchange = self._exchange
+    def _end_attempt(self, exchange: Exchange, attempt: Attempt, span: Span) -> None:
         attributes: Attributes = {"pointsman.outcome": attempt.outcome.value}
         facts: dict[Fact, Value | None] = {}
         if attempt.status is not None:
@@ -268,8 +264,8 @@ class _Trace:
         span.set_attributes(attributes | genai_attributes(facts, self._tracing.genai))
         span.end(_nanoseconds(exchange, ended_at))
 
-    def _end_server(self) -> None:
-        exchange, span = self._exchange, self._span
+    def _end_server(self, exchange: Exchange) -> None:
+        span = self._span
         attributes: Attributes = {
             "pointsman.request_id": exchange.request_id,
             "pointsman.attempts": len(exchange.attempts),

@@ -1,0 +1,37 @@
+"""Is a traced request freed with its last reference? The garbage collector has better things to do."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from app.tracing.counts import DeliveryCounts
+from app.tracing.spans import Tracing
+from tests.support.exchanges import make_attempt, make_exchange, make_pick, make_rule
+
+
+def pass_through(tracing: Tracing) -> None:
+    exchange = make_exchange(rule=make_rule(), model="qwen", attempts=[make_attempt(make_pick())], ended_at=1.0)
+    tracing.started(exchange)
+    assert exchange.trace is not None
+    exchange.trace.attempt_headers(exchange, exchange.attempts[0], [])
+    tracing.finished(exchange)
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_OFF, ALWAYS_ON], ids=["unsampled", "sampled"])
+def test_a_traced_request_leaves_no_reference_cycle(sampler: Sampler) -> None:
+    tracer = TracerProvider(sampler=sampler, shutdown_on_exit=False).get_tracer("test")
+    propagator = TraceContextTextMapPropagator()
+    tracing = Tracing(tracer=tracer, copies=tracer, propagator=propagator, counts=DeliveryCounts())
+    pass_through(tracing)
+    gc.collect()
+    gc.disable()
+    try:
+        pass_through(tracing)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
