@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-real lint format bench bench-configuration bench-kubernetes bench-routing bench-picking bench-rewriting profile fuzz soak docs lock clean
+.PHONY: demo test test-real lint format bench bench-configuration bench-kubernetes bench-routing bench-picking bench-observing bench-rewriting profile fuzz soak docs lock clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.stamp: pyproject.toml
@@ -53,6 +53,9 @@ bench-picking: $(VENV)/.stamp  ## what one pick, one prompt's hashes and the rea
 
 bench-kubernetes: $(VENV)/.bench-stamp  ## what following a cluster of 1,000 pods and 1,000 routes costs
 	@exec $(BIN)/python -m bench.kubernetes $(ARGS)
+
+bench-observing: $(VENV)/.stamp  ## what metrics, log and traces cost, and how long a scrape holds up the rest
+	@exec $(BIN)/python -m bench.observing $(ARGS)
 
 profile: $(VENV)/.bench-stamp  ## where the gateway's time goes; LOAD=json, burst, 1mb or paced
 	@exec $(BIN)/python -m bench --profile $(or $(LOAD),json) $(ARGS)

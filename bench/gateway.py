@@ -67,15 +67,16 @@ def start_gateway(
     tree: Path = PROJECT,
     prefix: Sequence[str] = (),
     manifest: str | None = None,
+    module: str = "app",
 ) -> tuple[Server, int]:
     """Start the gateway of a source tree, under the program that ``prefix`` names. Returns it and its data port.
 
-    ``manifest`` is what it serves in place of the 52 models.
+    ``manifest`` is what it serves in place of the 52 models, ``module`` what runs in place of `python -m app`.
     """
     file = folder / f"{name}.json"
     file.write_text(manifests(ports) if manifest is None else manifest)
     port = free_port()
-    command = [*prefix, sys.executable, "-m", "app", "serve", str(file)]
+    command = [*prefix, sys.executable, "-m", module, "serve", str(file)]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--admin-host", "127.0.0.1", "--admin-port", str(free_port())]
     command += ["--drain-grace", "0s", "--drain-timeout", "0s"]

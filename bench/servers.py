@@ -7,7 +7,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -55,7 +55,15 @@ class Servers:
     ) -> None:
         self._stack.close()
 
-    def start_gateway(self, name: str, tree: Path, manifest: str | None = None) -> Server:
+    def start_gateway(
+        self,
+        name: str,
+        tree: Path,
+        manifest: str | None = None,
+        *,
+        module: str = "app",
+        prefix: Sequence[str] = (),
+    ) -> Server:
         """Start the gateway of a source tree, with a manifest of its own or the usual one."""
         server, port = start_gateway(
             ports=self.upstream_ports,
@@ -64,6 +72,8 @@ class Servers:
             name=name,
             tree=tree,
             manifest=manifest,
+            module=module,
+            prefix=prefix,
         )
         self._add(name, server, port)
         return server
