@@ -45,7 +45,6 @@ from middleware.upstream.transport import UpstreamTransport
 UNOBSERVED = "unobserved"
 ALLOWED_REQUEST_MICROSECONDS = 40.0
 ALLOWED_CHUNK_MICROSECONDS = 1.0
-MODELS = 10_000
 UNSAMPLED = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
     "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
@@ -183,12 +182,12 @@ def compare(servers: Servers, *, rounds: int, seconds: float) -> None:
     print(f"allowed: {ALLOWED_REQUEST_MICROSECONDS:.0f} µs per request; an event more: {each:+.2f} µs")
 
 
-async def print_scrape() -> None:
-    """The longest break for everybody else while everything of 10,000 models is told."""
-    rules = tuple(_rule(number) for number in range(MODELS))
+async def print_scrape(models: int) -> None:
+    """The longest break for everybody else while everything of so many models is told."""
+    rules = tuple(_rule(number) for number in range(models))
     store = SnapshotStore()
     counts = RequestCounts(store=store)
-    store.publish(Routing(rules=rules, model_names=frozenset(f"model-{number}" for number in range(MODELS))), {})
+    store.publish(Routing(rules=rules, model_names=frozenset(f"model-{number}" for number in range(models))), {})
     pick = _pick(rules[0])
     for number, rule in enumerate(rules):
         mine = replace(pick.backend_ref, name=f"default/model-{number}")
@@ -215,7 +214,7 @@ async def print_scrape() -> None:
     is_over.set()
     await streaming
     print(
-        f"a scrape of {MODELS:,} models that all have been asked: {size / 1e6:.0f} MB in {took:.2f} s of CPU; "
+        f"a scrape of {models:,} models that all have been asked: {size / 1e6:.0f} MB in {took:.2f} s of CPU; "
         f"longest break {max(breaks) * 1e3:.1f} ms, half are below {statistics.median(breaks) * 1e3:.1f} ms"
     )
 
@@ -225,6 +224,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.observing", description="What being watched costs.")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--models", type=int, default=10_000, help="of the scrape")
     parser.add_argument("--instructions", action="store_true", help="count instructions instead of CPU time")
     chosen = parser.parse_args(argv)
     allow_many_files()
@@ -241,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    uvloop.run(print_scrape())
+    uvloop.run(print_scrape(chosen.models))
     return 0
 
 

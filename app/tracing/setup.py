@@ -25,7 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from app.tracing.counts import DeliveryCounts
 from app.tracing.delivery import Delivery
 from app.tracing.settings import TracingConfigurationError, TracingSettings
-from app.tracing.spans import Tracing
+from app.tracing.spans import TraceIds, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +52,16 @@ class TracingPipeline:
         except ValueError as error:
             raise TracingConfigurationError(f"tracing: {error}") from None
         resource = _resource()
-        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # sampler: OTEL_TRACES_SAMPLER
+        ids = TraceIds()
+        # Its sampler is what OTEL_TRACES_SAMPLER says.
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=ids)
         copies = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
         for provider in (self._provider, copies):
             provider.add_span_processor(processor)
         self.observer = Tracing(
             tracer=self._provider.get_tracer("pointsman", version("pointsman")),
+            sampler=self._provider.sampler,
+            ids=ids,
             copies=copies.get_tracer("pointsman", version("pointsman")),
             propagator=propagator,
             counts=self.counts,

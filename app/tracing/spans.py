@@ -9,59 +9,69 @@ identifiers and nothing else. The HTTP attributes follow OpenTelemetry's stable 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 from opentelemetry.context import Context
-from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, Sampler
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    TraceState,
+)
 from opentelemetry.trace import set_span_in_context as put
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
 from app.logs import final_status
+from app.tracing.carriers import READ, WRITE
 from app.tracing.counts import DeliveryCounts
+from app.tracing.facts import METHODS, Attributes, attempt_error, call, nanoseconds, request_line
 from app.tracing.genai import Fact, Value, api_of, genai_attributes, request_facts
 from app.tracing.settings import GenAiVersion
 from middleware.errors import Reason
 from middleware.exchange import Exchange
-from middleware.headers import MODEL_HEADER, RawHeaders, find_header
+from middleware.headers import RawHeaders
 from middleware.pick_explanation import PickScores
 from middleware.traffic_mirroring import MirrorRecord
-from middleware.upstream.outcome import Attempt, Outcome
+from middleware.upstream.outcome import Attempt
 
 _ROOT = Context()
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
-
-Attributes = dict[str, AttributeValue]
+_RANDOM = TraceFlags(TraceFlags.RANDOM_TRACE_ID)
 
 
-class _ReadHeaders(Getter[Mapping[bytes, bytes]]):
-    def get(self, carrier: Mapping[bytes, bytes], key: str) -> list[str] | None:
-        value = carrier.get(key.lower().encode("ascii"))
-        return None if value is None else [value.decode("latin-1")]
+class TraceIds(RandomIdGenerator):
+    """Random identifiers; ``planned`` is the one that the tracer gets next, since the sampler was asked about it."""
 
-    def keys(self, carrier: Mapping[bytes, bytes]) -> list[str]:
-        return [name.decode("latin-1") for name in carrier]
+    def __init__(self) -> None:
+        self.planned = 0
 
-
-class _WriteHeaders(Setter[RawHeaders]):
-    def set(self, carrier: RawHeaders, key: str, value: str) -> None:
-        carrier.append((key.lower().encode("ascii"), value.encode("latin-1")))
-
-
-_READ = _ReadHeaders()
-_WRITE = _WriteHeaders()
+    def generate_trace_id(self) -> int:
+        """The planned one, once; else a new one."""
+        planned, self.planned = self.planned, 0
+        return planned or super().generate_trace_id()
 
 
 class Tracing:
     """An observer of exchanges and mirrors that makes spans of them.
 
-    ``copies`` is the tracer of mirrors: it samples everything, since a copy is sampled when its request is.
+    ``sampler`` and ``ids`` are the tracer's own; the sampler decides by the trace's id and its parent alone, as all do
+    that OTEL_TRACES_SAMPLER knows. ``copies`` is the tracer of mirrors: it samples everything, since a copy is sampled
+    when its request is.
     """
 
     def __init__(
         self,
         *,
         tracer: Tracer,
+        sampler: Sampler,
+        ids: TraceIds,
         copies: Tracer,
         propagator: TextMapPropagator,
         counts: DeliveryCounts,
@@ -72,26 +82,43 @@ class Tracing:
         self.propagator = propagator
         self.counts = counts
         self.genai = genai
+        self.sampler = sampler
+        self.ids = ids
+        self.is_w3c = isinstance(propagator, TraceContextTextMapPropagator)
         self.fields = frozenset(field.lower().encode("ascii") for field in propagator.fields)
 
     def started(self, exchange: Exchange) -> None:
         """A request came: its trace begins, or goes on."""
+        name = exchange.method if exchange.method in METHODS else "HTTP"
         parent = _ROOT
         if not self.fields.isdisjoint(exchange.by_name):
-            parent = self.propagator.extract(exchange.by_name, context=_ROOT, getter=_READ)
+            parent = self.propagator.extract(exchange.by_name, context=_ROOT, getter=READ)
+        else:
+            # The sampler alone, before the tracer and all that it makes: most requests end here.
+            trace_id = self.ids.generate_trace_id()
+            sampled = self.sampler.should_sample(_ROOT, trace_id, name, SpanKind.SERVER)
+            if sampled.decision is Decision.DROP:
+                exchange.trace = _Unsampled(self, trace_id, self.ids.generate_span_id(), _RANDOM)
+                return
+            self.ids.planned = trace_id
         span = self.tracer.start_span(
-            exchange.method if exchange.method in _METHODS else "HTTP",
+            name,
             context=parent,
             kind=SpanKind.SERVER,
-            attributes=_request_line(exchange),
-            start_time=_nanoseconds(exchange, exchange.started_at),
+            start_time=nanoseconds(exchange, exchange.started_at),
         )
-        exchange.trace = _Trace(self, span)
+        if span.is_recording():
+            # Not with the start: no sampler that OTEL_TRACES_SAMPLER knows looks at them.
+            span.set_attributes(request_line(exchange))
+            exchange.trace = _Sampled(self, span)
+        else:
+            ids = span.get_span_context()
+            exchange.trace = _Unsampled(self, ids.trace_id, ids.span_id, ids.trace_flags, ids.trace_state)
 
     def finished(self, exchange: Exchange) -> None:
         """A request is over: everything is said now."""
         trace = exchange.trace
-        if isinstance(trace, _Trace) and trace.is_sampled:
+        if isinstance(trace, _Sampled):
             trace.end(exchange)
 
     def mirrored(self, record: MirrorRecord) -> None:
@@ -100,11 +127,65 @@ class Tracing:
             record.span.end(record)
             self.counts.ended += 1
 
+    def named_by(self, headers: RawHeaders, span: Span) -> RawHeaders:
+        """Headers that name a span to who is behind us."""
+        ids = span.get_span_context()
+        return self.named(headers, ids.trace_id, ids.span_id, ids.trace_flags, ids.trace_state)
 
-class _Trace:
-    """One request's trace (middleware.trace.RequestTrace)."""
+    def named(
+        self, headers: RawHeaders, trace_id: int, span_id: int, flags: TraceFlags, state: TraceState | None = None
+    ) -> RawHeaders:
+        """Headers that name a span to who is behind us. What filters did to them comes first: removing traceparent
+        cannot end a trace that is ours."""
+        fields = self.fields
+        named = [pair for pair in headers if pair[0] not in fields]
+        if not self.is_w3c:
+            context = SpanContext(trace_id, span_id, is_remote=False, trace_flags=flags, trace_state=state)
+            self.propagator.inject(named, context=put(NonRecordingSpan(context), _ROOT), setter=WRITE)
+            return named
+        # The same by hand: every request pays for it, sampled or not.
+        named.append((b"traceparent", b"00-%032x-%016x-%02x" % (trace_id, span_id, flags)))
+        if state:
+            named.append((b"tracestate", state.to_header().encode("latin-1")))
+        return named
 
-    __slots__ = ("_attempts", "_context", "_parameters", "_scores", "_span", "_tracing", "is_sampled")
+
+class _Unsampled:
+    """The trace of a request that is not sampled (middleware.trace.RequestTrace): its identifiers, passed on."""
+
+    __slots__ = ("_flags", "_span_id", "_state", "_trace_id", "_tracing")
+
+    is_sampled = False
+
+    def __init__(
+        self, tracing: Tracing, trace_id: int, span_id: int, flags: TraceFlags, state: TraceState | None = None
+    ) -> None:
+        self._tracing = tracing
+        self._trace_id = trace_id
+        self._span_id = span_id
+        self._flags = flags
+        self._state = state
+
+    @property
+    def trace_id(self) -> str:
+        return f"{self._trace_id:032x}"
+
+    def attempt_headers(self, exchange: Exchange, attempt: Attempt, headers: RawHeaders) -> RawHeaders:
+        ids = self._trace_id, self._span_id, self._flags, self._state
+        return self._tracing.named(headers, *ids)
+
+    def copy_headers(self, exchange: Exchange, record: MirrorRecord, headers: RawHeaders) -> RawHeaders:
+        # A trace of its own, as when it is sampled.
+        ids = self._tracing.ids
+        return self._tracing.named(headers, ids.generate_trace_id(), ids.generate_span_id(), _RANDOM)
+
+
+class _Sampled:
+    """The trace of a request that somebody will look at (middleware.trace.RequestTrace)."""
+
+    __slots__ = ("_attempts", "_context", "_parameters", "_scores", "_span", "_tracing")
+
+    is_sampled = True
 
     def __init__(self, tracing: Tracing, span: Span) -> None:
         self._tracing = tracing
@@ -113,17 +194,14 @@ class _Trace:
         self._attempts: list[tuple[Attempt, Span]] = []
         self._scores: list[PickScores | None] = []  # of each attempt's pick
         self._parameters: dict[Fact, Value | None] | None = None
-        self.is_sampled = span.is_recording()
 
     @property
     def trace_id(self) -> str:
         return f"{self._span.get_span_context().trace_id:032x}"
 
     def attempt_headers(self, exchange: Exchange, attempt: Attempt, headers: RawHeaders) -> RawHeaders:
-        if not self.is_sampled:
-            return self._named(headers, self._context)
         tracing = self._tracing
-        name, facts = _call(exchange, headers)
+        name, facts = call(exchange, headers)
         if self._parameters is None:
             self._parameters = request_facts(exchange.body)
         endpoint = attempt.pick.endpoint
@@ -144,19 +222,15 @@ class _Trace:
             context=self._context,
             kind=SpanKind.CLIENT,
             attributes=attributes,
-            start_time=_nanoseconds(exchange, attempt.started_at),
+            start_time=nanoseconds(exchange, attempt.started_at),
         )
         self._attempts.append((attempt, span))
         self._scores.append(exchange.pick_scores)
-        return self._named(headers, put(span, _ROOT))
+        return tracing.named_by(headers, span)
 
     def copy_headers(self, exchange: Exchange, record: MirrorRecord, headers: RawHeaders) -> RawHeaders:
         tracing = self._tracing
-        if not self.is_sampled:
-            ids = tracing.copies.id_generator  # type: ignore[attr-defined]  # the SDK's tracer has it, the API's has not
-            context = SpanContext(ids.generate_trace_id(), ids.generate_span_id(), is_remote=False)
-            return self._named(headers, put(NonRecordingSpan(context), _ROOT))
-        name, facts = _call(exchange, headers)
+        name, facts = call(exchange, headers)
         span = tracing.copies.start_span(
             f"mirror {name}",
             context=_ROOT,
@@ -171,17 +245,10 @@ class _Trace:
                 "pointsman.is_mirror": True,
             },
             links=[Link(self._span.get_span_context())],
-            start_time=_nanoseconds(exchange, record.started_at),
+            start_time=nanoseconds(exchange, record.started_at),
         )
         record.span = _CopySpan(span, exchange.started_unix - exchange.started_at)
-        return self._named(headers, put(span, _ROOT))
-
-    def _named(self, headers: RawHeaders, context: Context) -> RawHeaders:
-        # What filters did to them comes first: removing traceparent cannot end a trace that is ours.
-        fields = self._tracing.fields
-        named = [pair for pair in headers if pair[0] not in fields]
-        self._tracing.propagator.inject(named, context=context, setter=_WRITE)
-        return named
+        return tracing.named_by(headers, span)
 
     def end(self, exchange: Exchange) -> None:
         """End every span of the request."""
@@ -212,7 +279,7 @@ class _Trace:
         self._tracing.counts.ended += len(self._attempts) + 1 + (exchange.rule is not None)
 
     def _event(self, exchange: Exchange, name: str, at: float, attributes: Attributes | None = None) -> None:
-        self._span.add_event(name, attributes, _nanoseconds(exchange, at))
+        self._span.add_event(name, attributes, nanoseconds(exchange, at))
 
     def _decision(self, exchange: Exchange) -> None:
         assert exchange.rule is not None
@@ -236,9 +303,9 @@ class _Trace:
         elif exchange.reason is not Reason.OK:
             attributes["pointsman.reason"] = exchange.reason.value
         span = self._tracing.tracer.start_span(
-            "decide", context=self._context, attributes=attributes, start_time=_nanoseconds(exchange, began)
+            "decide", context=self._context, attributes=attributes, start_time=nanoseconds(exchange, began)
         )
-        span.end(_nanoseconds(exchange, began if until is None else max(began, until)))
+        span.end(nanoseconds(exchange, began if until is None else max(began, until)))
 
     def _end_attempt(self, exchange: Exchange, attempt: Attempt, span: Span) -> None:
         attributes: Attributes = {"pointsman.outcome": attempt.outcome.value}
@@ -246,7 +313,7 @@ class _Trace:
         if attempt.status is not None:
             attributes["http.response.status_code"] = attempt.status
         if attempt.first_byte_at is not None:
-            span.add_event("first byte", None, _nanoseconds(exchange, attempt.first_byte_at))
+            span.add_event("first byte", None, nanoseconds(exchange, attempt.first_byte_at))
             facts[Fact.TIME_TO_FIRST_CHUNK] = attempt.first_byte_at - attempt.started_at
         if attempt is exchange.attempts[-1]:
             facts[Fact.INPUT_TOKENS] = exchange.input_tokens
@@ -256,13 +323,13 @@ class _Trace:
         ended_at = attempt.started_at if attempt.ended_at is None else attempt.ended_at
         if attempt.is_ejecting:
             where = {"pointsman.endpoint": attempt.pick.upstream.label}
-            span.add_event("ejection", where, _nanoseconds(exchange, ended_at))
-        error = _attempt_error(attempt)
+            span.add_event("ejection", where, nanoseconds(exchange, ended_at))
+        error = attempt_error(attempt)
         if error is not None:
             attributes["error.type"] = error
             span.set_status(Status(StatusCode.ERROR))
         span.set_attributes(attributes | genai_attributes(facts, self._tracing.genai))
-        span.end(_nanoseconds(exchange, ended_at))
+        span.end(nanoseconds(exchange, ended_at))
 
     def _end_server(self, exchange: Exchange) -> None:
         span = self._span
@@ -298,7 +365,7 @@ class _Trace:
         elif exchange.reason is not Reason.OK:
             optional["error.type"] = exchange.reason.value
         span.set_attributes(attributes | {name: value for name, value in optional.items() if value is not None})
-        span.end(None if exchange.ended_at is None else _nanoseconds(exchange, exchange.ended_at))
+        span.end(None if exchange.ended_at is None else nanoseconds(exchange, exchange.ended_at))
 
 
 class _CopySpan:
@@ -322,49 +389,3 @@ class _CopySpan:
             span.set_attribute("error.type", error)
             span.set_status(Status(StatusCode.ERROR))
         span.end(None if record.ended_at is None else int((record.ended_at + self._offset) * 1e9))
-
-
-def _nanoseconds(exchange: Exchange, at: float) -> int:
-    """A moment of the gateway's clock on the wall's, in ns."""
-    return int((exchange.started_unix - exchange.started_at + at) * 1e9)
-
-
-def _request_line(exchange: Exchange) -> Attributes:
-    """What is known with the head, for samplers too. Never the query: it can hold keys."""
-    method = exchange.method
-    attributes: Attributes = {
-        "http.request.method": method if method in _METHODS else "_OTHER",
-        "url.path": exchange.raw_path.decode("latin-1"),
-        "url.scheme": exchange.scheme,
-        "client.address": exchange.peer,
-    }
-    agent = exchange.by_name.get(b"user-agent")
-    if agent is not None:
-        attributes["user_agent.original"] = agent.decode("latin-1")
-    host, _, port = exchange.host.decode("latin-1").rpartition(":")
-    if host and port.isdigit():
-        attributes["server.address"], attributes["server.port"] = host, int(port)
-    elif exchange.host:
-        attributes["server.address"] = exchange.host.decode("latin-1")
-    return attributes
-
-
-def _call(exchange: Exchange, headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, dict[Fact, Value | None]]:
-    """The name of an attempt's span, and what it asks of which model. The model is the one that the pod is asked
-    for."""
-    api = api_of(exchange.path)
-    named = find_header(headers, MODEL_HEADER)
-    model = None if named is None else named.decode("utf-8", "replace")
-    if api is None or model is None:
-        return (exchange.method if exchange.method in _METHODS else "HTTP"), {}
-    return f"{api.operation} {model}", {
-        Fact.OPERATION: api.operation,
-        Fact.PROVIDER: api.provider,
-        Fact.REQUEST_MODEL: model,
-    }
-
-
-def _attempt_error(attempt: Attempt) -> str | None:
-    if attempt.outcome is Outcome.ANSWERED:
-        return str(attempt.status) if attempt.status is not None and attempt.status >= 400 else None
-    return attempt.outcome.value

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from app.tracing.counts import DeliveryCounts
-from app.tracing.spans import Tracing
+from app.tracing.spans import TraceIds, Tracing
 from tests.support.exchanges import make_attempt, make_exchange, make_pick, make_rule
 
 
@@ -24,9 +24,16 @@ def pass_through(tracing: Tracing) -> None:
 
 @pytest.mark.parametrize("sampler", [ALWAYS_OFF, ALWAYS_ON], ids=["unsampled", "sampled"])
 def test_a_traced_request_leaves_no_reference_cycle(sampler: Sampler) -> None:
-    tracer = TracerProvider(sampler=sampler, shutdown_on_exit=False).get_tracer("test")
-    propagator = TraceContextTextMapPropagator()
-    tracing = Tracing(tracer=tracer, copies=tracer, propagator=propagator, counts=DeliveryCounts())
+    ids = TraceIds()
+    tracer = TracerProvider(sampler=sampler, shutdown_on_exit=False, id_generator=ids).get_tracer("test")
+    tracing = Tracing(
+        tracer=tracer,
+        sampler=sampler,
+        ids=ids,
+        copies=tracer,
+        propagator=TraceContextTextMapPropagator(),
+        counts=DeliveryCounts(),
+    )
     pass_through(tracing)
     gc.collect()
     gc.disable()

@@ -326,3 +326,24 @@ async def test_the_decision_has_the_scores_behind_the_pick(tmp_path: Path) -> No
     assert "queue-scorer=" in scores[0]
     (attempt,) = child(spans, "CLIENT")
     assert str(attempt.attributes["pointsman.pod"]) == scores[0].split()[0]
+
+
+async def test_of_many_requests_the_share_is_sampled_and_every_trace_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    script = Recorded()
+    async with receiving() as collector, RawUpstream(script) as upstream:
+        async with tracing_to(collector.port) as pipeline:
+            manifests = route_to((upstream.host, upstream.port))
+            async with running_gateway(manifests, folder=tmp_path, tracing=pipeline.observer) as running:
+                for number in range(60):
+                    parent = "traceparent: nonsense\r\n" if number % 3 == 0 else ""
+                    await ask(running.port, post(headers=parent))
+                await running.finished.next(60)
+    told = [sent_header(request, "traceparent")[0].split("-") for request in script.requests]
+    assert len({trace_id for _, trace_id, _, _ in told}) == 60
+    sampled = {trace_id for _, trace_id, _, flags in told if int(flags, 16) & 1}
+    assert 5 < len(sampled) < 55
+    assert {span.trace_id for span in collector.spans} == sampled
