@@ -84,6 +84,7 @@ class StreamingProxyMiddleware:
                 pick.upstream.begin()
                 try:
                     answer = await self._attempt(exchange, attempt, sent, policy, deadline=deadline, is_fresh=is_fresh)
+                    del sent  # it holds the body, which a stream must not keep
                     try:
                         wait = None
                         if may_retry(policy.retry, attempts) and retry.take():

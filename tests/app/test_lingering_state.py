@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import random
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from app.simulator.server import SimulatedModelServer
 from app.simulator.settings import SimulatorSettings
 from tests.support.gateway import RunningGateway, route_to, running_gateway
 from tests.support.raw_client import RawClient
+from tests.support.raw_upstream import Conversation, RawUpstream
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1800)]
 
@@ -116,3 +118,41 @@ async def test_memory_tasks_sockets_and_gauges_are_where_they_were(tmp_path: Pat
             for line in (await gateway.metrics()).splitlines():
                 if "in_flight" in line and not line.startswith("#"):
                     assert line.endswith(" 0.0"), line
+
+
+@pytest.mark.parametrize("target", ["qwen", "qwen-v2"], ids=["as-it-came", "renamed"])
+async def test_a_stream_does_not_keep_its_request_in_memory(tmp_path: Path, target: str) -> None:
+    async def begins(peer: Conversation) -> None:
+        await peer.request()
+        await peer.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n"
+        )
+        await peer.until_closed()
+
+    async with RawUpstream(begins) as upstream:
+        manifests = f"""
+apiVersion: aigateway.envoyproxy.io/v1alpha1
+kind: AIGatewayRoute
+metadata: {{name: ai}}
+spec: {{rules: [{{backendRefs: [{{name: b, modelNameOverride: {target}}}]}}]}}
+---
+apiVersion: aigateway.envoyproxy.io/v1alpha1
+kind: AIServiceBackend
+metadata: {{name: b}}
+spec: {{schema: {{name: OpenAI}}, backendRef: {{group: gateway.envoyproxy.io, kind: Backend, name: b}}}}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {{name: b}}
+spec: {{endpoints: [{{ip: {{address: 127.0.0.1, port: {upstream.port}}}}}]}}
+"""
+        request = post(b'{"model":"qwen","prompt":"%b"}' % (b"x" * 8_000_000))
+        async with running_gateway(manifests, folder=tmp_path) as gateway, AsyncExitStack() as clients:
+            before = resident_megabytes()
+            for _ in range(8):
+                client = await clients.enter_async_context(RawClient(gateway.port))
+                await client.send(request)
+                assert (await client.head())[0] == 200
+                assert await client.chunk() == b"one"
+            assert gateway.gateway.requests_running == 8
+            assert resident_megabytes() - before < 24  # of 64 MB that were sent
