@@ -369,7 +369,7 @@ plugins: [{type: %s}]
 """
 
 
-async def test_a_picker_config_is_used_and_reloaded(tmp_path: Path) -> None:
+async def test_a_picker_config_is_used_and_reloaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "picker.yml.conf"
     file.write_text(PICKER % "kv-cache-utilization-scorer")
 
@@ -384,7 +384,9 @@ async def test_a_picker_config_is_used_and_reloaded(tmp_path: Path) -> None:
         scheduler = one.gateway.gateway.scheduler
         used = scheduler.configuration
         file.write_text(PICKER % "no-such-scorer")
-        await asyncio.sleep(1)
+        async with asyncio.timeout(5):
+            while "the new EndpointPickerConfig is refused" not in caplog.text:
+                await asyncio.sleep(0.02)
         assert scheduler.configuration is used
         file.write_text(PICKER % "queue-scorer")
         async with asyncio.timeout(5):
