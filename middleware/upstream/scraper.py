@@ -116,6 +116,7 @@ class MetricsScraper:
             return
         loop = asyncio.get_running_loop()
         found: dict[str, list[str]] = {}
+        new: list[_Target] = []
         for pool_id, endpoint in _endpoints_of_pools(snapshot):
             upstream = self._registry.upstream(endpoint)
             if not _is_ip_address(endpoint.address):
@@ -132,13 +133,16 @@ class MetricsScraper:
                     self._drop(target)
                 target = _Target(endpoint, upstream, self._make_transport(endpoint), loop.time())
                 self._targets[endpoint.id] = target
-                self._schedule(target)
+                new.append(target)
             elif endpoint.engine is not None:
                 target.engine = endpoint.engine
         for endpoint_id in [known for known in self._targets if known not in found]:
             self._drop(self._targets.pop(endpoint_id))
         for endpoint_id, target in self._targets.items():
             target.pools = tuple(found[endpoint_id])
+        for target in new:  # a thousand at once would hold up the streams
+            delay = self._draw() * len(new) / MAX_READINGS_PER_SECOND
+            target.timer = loop.call_later(delay, self._start, target)
         used = {pool_id for pools in found.values() for pool_id in pools}
         for pool_id in [known for known in self._used_at if known not in used]:
             del self._used_at[pool_id]
