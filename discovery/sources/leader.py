@@ -73,6 +73,7 @@ class LeaderElection:
         while True:
             was_leader = self.is_leader
             pause = self._retry
+            started = self._clock()  # others count from when the server took it, which may be long before its answer
             try:
                 is_held = await self._try_once()
                 self._told = ""
@@ -84,7 +85,7 @@ class LeaderElection:
                 if error.status == 409:
                     self._told = ""
             if is_held:
-                self._renewed_at = self._clock()
+                self._renewed_at = started
             elif self._renewed_at is not None and not self.is_leader:
                 self._renewed_at = None
             if self.is_leader != was_leader:
@@ -130,7 +131,7 @@ class LeaderElection:
         record = (holder, spec.get("renewTime"), spec.get("leaseTransitions"))
         if record != self._seen:
             self._seen, self._seen_at = record, self._clock()
-        if holder not in ("", self.identity) and self._clock() - self._seen_at < self._duration:
+        if holder not in ("", self.identity) and self._clock() - self._seen_at < self._term_of(spec):
             self._renewed_at = None
             return False
         if holder != self.identity:
@@ -143,6 +144,11 @@ class LeaderElection:
         }
         await self._client.request("PUT", f"{self._path}/{self._name}", body=found)
         return True
+
+    def _term_of(self, spec: dict[str, Any]) -> float:
+        """How long whoever holds it may keep it without renewing it: what the Lease says, not what ours would."""
+        seconds = spec.get("leaseDurationSeconds")
+        return float(seconds) if isinstance(seconds, int) and seconds > 0 else self._duration
 
     async def _read(self) -> dict[str, Any] | None:
         try:

@@ -106,6 +106,43 @@ async def test_one_that_goes_away_is_followed_after_its_time(tmp_path: Path) -> 
         assert not await a.round()
 
 
+async def test_a_holder_keeps_it_for_as_long_as_the_lease_says(tmp_path: Path) -> None:
+    """Whatever its clock says: its times may be of a year ago or to come."""
+    clock = Clock()
+    async with KubeApi() as api, replicas(api, tmp_path, clock, "a") as (a,):
+        spec = {"holderIdentity": "z", "leaseDurationSeconds": 60, "renewTime": "2001-01-01T00:00:00.000000Z"}
+        api.create(
+            {
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": {"name": "leader", "namespace": "default"},
+                "spec": spec,
+            }
+        )
+        assert not await a.round()
+        clock.now += 40
+        assert not await a.round()
+        api.update({**api.get("leases", "leader"), "spec": {**spec, "leaseDurationSeconds": 3, "renewTime": None}})
+        assert not await a.round()
+        clock.now += 4
+        assert await a.round()
+        assert holder(api) == "a"
+
+
+async def test_a_renewal_counts_from_when_it_was_asked_for(tmp_path: Path) -> None:
+    """Its answer may be late, and others wait from when the server had it."""
+    clock = Clock()
+    async with KubeApi() as api, replicas(api, tmp_path, clock, "a") as (a,):
+        assert await a.round()
+        api.freeze()
+        later = asyncio.create_task(a.round())
+        for _ in range(5):  # it has looked at the clock, and asks
+            await asyncio.sleep(0)
+        clock.now += 12
+        api.thaw()
+        assert not await later
+
+
 async def test_one_that_releases_is_followed_at_once(tmp_path: Path) -> None:
     clock = Clock()
     async with KubeApi() as api, replicas(api, tmp_path, clock, "a", "b") as (a, b):
