@@ -171,6 +171,7 @@ class Gateway:
             store=self.store,
             election=election,
             controller_name=settings.controller_name,
+            gateway=settings.gateway,
             pod=pod,
         )
 

@@ -49,6 +49,7 @@ class StatusPatch(NamedTuple):
     key: ObjectKey
     version: str
     status: Json
+    wanted: int  # a hash of what we have to say: a write of the same was undone by somebody
 
 
 class StatusPlanner:
@@ -60,12 +61,15 @@ class StatusPlanner:
         statuses: Sequence[ObjectStatus],
         *,
         controller: str,
+        gateway: Path | None = None,
         addresses: Sequence[tuple[str, str]] | None,
         now: str,
     ) -> None:
-        """``addresses`` of our Service, as (type, value); None: not known, those that a Gateway has are kept."""
+        """``gateway`` is the only one that we serve, if there is such; ``addresses`` of our Service, as (type, value);
+        None: not known, those that a Gateway has are kept."""
         self._cluster = cluster
         self._controller = controller
+        self._gateway = gateway
         self._addresses = addresses
         self._now = now
         self._by_key: dict[ObjectKey, list[ObjectStatus]] = defaultdict(list)
@@ -103,7 +107,8 @@ class StatusPlanner:
             return
         status = self._status_of(key, stored)
         if status is not None:
-            yield StatusPatch(key, stored.version, status)
+            wanted = hash((tuple(self._by_key.get(key, ())), tuple(self._addresses or ())))
+            yield StatusPatch(key, stored.version, status, wanted)
 
     def _status_of(self, key: ObjectKey, stored: StoredObject) -> Json | None:
         statuses = self._by_key.get(key, [])
@@ -111,7 +116,7 @@ class StatusPlanner:
             case "GatewayClass" if statuses:
                 return conditions_patch(stored.status, statuses[0].conditions, now=self._now)
             case "Gateway" if statuses:
-                return self._gateway(stored, statuses)
+                return self._of_gateway(stored, statuses)
             case "HTTPRoute":
                 return self._entries(key, stored, "parents", self._parents(stored, statuses, key.namespace))
             case "AIGatewayRoute" if statuses:
@@ -123,7 +128,7 @@ class StatusPlanner:
                 return self._entries(key, stored, "ancestors", self._ancestors(statuses))
         return None
 
-    def _gateway(self, stored: StoredObject, statuses: Sequence[ObjectStatus]) -> Json | None:
+    def _of_gateway(self, stored: StoredObject, statuses: Sequence[ObjectStatus]) -> Json | None:
         gateway = stored.resource
         # Of a Gateway that is ours by its name alone another controller writes the status.
         if not isinstance(gateway, Gateway) or gateway.spec.gateway_class_name not in self._classes:
@@ -148,6 +153,7 @@ class StatusPlanner:
             controller=self._controller,
             now=self._now,
             gateways=self._gateways,
+            only=self._gateway,
         )
 
     @staticmethod

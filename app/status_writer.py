@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 0.3  # a change of many objects is one round
 ROUND_SECONDS = 30.0  # without any news; also how often the addresses of our Service are asked for
-FIRST_PAUSE_SECONDS = 1.0  # after a write of an object, doubling while it is written again and again
+FIRST_PAUSE_SECONDS = 1.0  # after a write of an object, doubling while the same is written again and again
 MOST_PAUSE_SECONDS = 300.0
 CALM_SECONDS = 60.0  # an object that is left alone for so long is written at once again
 FORBIDDEN_SECONDS = 60.0
@@ -49,18 +49,21 @@ class StatusWriter:
         store: SnapshotStore,
         election: LeaderElection,
         controller_name: str,
+        gateway: tuple[str, str] | None = None,
         pod: str | None = None,
         settle_seconds: float = SETTLE_SECONDS,
         round_seconds: float = ROUND_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """``pod`` is our own name, by which our Service is found; None outside of a cluster."""
+        """``gateway`` is the only one that we serve, if there is such. ``pod`` is our own name, by which our Service is
+        found; None outside of a cluster."""
         self._client = client
         self._cluster = cluster
         self._store = store
         self._election = election
         self._controller = controller_name
+        self._gateway = gateway
         self._pod = pod
         self._settle_seconds = settle_seconds
         self._round_seconds = round_seconds
@@ -70,7 +73,7 @@ class StatusWriter:
         self._wake = cluster.status_changed
         self._addresses: list[tuple[str, str]] | None = None
         self._addresses_at: float | None = None
-        self._pauses: dict[ObjectKey, tuple[float, float]] = {}  # last write, pause after it
+        self._pauses: dict[ObjectKey, tuple[float, float, int]] = {}  # last write, pause after it, what it said
         self._refused: dict[ObjectKey, int] = {}  # what the API server would not take, by its hash
         self._forbidden: dict[str, float] = {}  # kinds whose status we may not write, and until when not to try
         self._tasks: list[asyncio.Task[Any]] = []
@@ -131,6 +134,7 @@ class StatusWriter:
             self._cluster,
             routing.statuses,
             controller=self._controller,
+            gateway=self._gateway,
             addresses=self._addresses if self._election.is_leader else None,
             now=moment,
         )
@@ -155,7 +159,9 @@ class StatusWriter:
         digest = hash((patch.version, msgspec.json.encode(patch.status)))
         if version is None or self._refused.get(key) == digest or self._forbidden.get(kind.name, 0.0) > now:
             return self._round_seconds
-        written_at, pause = self._pauses.get(key, (-CALM_SECONDS, 0.0))
+        written_at, pause, said = self._pauses.get(key, (-CALM_SECONDS, 0.0, 0))
+        if patch.wanted != said:  # there is something else to say: nobody has undone anything
+            pause = min(pause, FIRST_PAUSE_SECONDS)
         if now < written_at + pause:
             return written_at + pause - now
         path = f"{kind.path(version, key.namespace or None)}/{key.name}/status"
@@ -178,14 +184,15 @@ class StatusWriter:
             raise
         self.writes += 1
         self._refused.pop(key, None)
-        self._pauses[key] = (now, min(max(pause * 2, FIRST_PAUSE_SECONDS), MOST_PAUSE_SECONDS))
+        pause = max(pause * 2, FIRST_PAUSE_SECONDS) if patch.wanted == said else FIRST_PAUSE_SECONDS
+        self._pauses[key] = (now, min(pause, MOST_PAUSE_SECONDS), patch.wanted)
         return self._round_seconds
 
     def _forget_calm(self, patches: Iterable[StatusPatch]) -> None:
         """Objects that nobody touches any more are written at once when they change."""
         now = self._clock()
         wanted = {patch.key for patch in patches}
-        for key, (written_at, pause) in list(self._pauses.items()):
+        for key, (written_at, pause, _) in list(self._pauses.items()):
             if now - written_at > max(CALM_SECONDS, 2 * pause):
                 del self._pauses[key]
         for key in [key for key in self._refused if key not in wanted]:

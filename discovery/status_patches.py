@@ -69,11 +69,13 @@ def entries_patch(
     controller: str,
     now: str,
     gateways: frozenset[tuple[str, str]] = frozenset(),
+    only: tuple[str, str] | None = None,
 ) -> Json | None:
     """A list of `parents`, `parent` or `ancestors`: our own entries as they should be, all others as they are.
 
-    An entry is ours by its controllerName. `parent` (an InferencePool of v1alpha2) has none: there it is ours when it
-    names one of our ``gateways``.
+    An entry is ours by its controllerName, and where we serve ``only`` one Gateway by naming that: others of us serve
+    others. `parent` (an InferencePool of v1alpha2) has none: there it is ours when it names one of our ``gateways``.
+    A list that is full takes no more entries, as the policies' specification has it; those that it has are kept right.
     """
     given: list[msgspec.Raw] = _raw_list(status, field)
     wanted = {_identity(entry.reference, namespace): entry for entry in entries}
@@ -88,7 +90,7 @@ def entries_patch(
             continue
         identity = _identity(reference, namespace)
         if has_controller:
-            is_ours = found.get("controllerName") == controller
+            is_ours = found.get("controllerName") == controller and only in (None, (identity[2], identity[3]))
         else:
             is_ours = identity in wanted or (identity[2], identity[3]) in gateways
         if not is_ours:
@@ -108,15 +110,13 @@ def entries_patch(
         else:
             is_changed = True
             merged.append({**found, "conditions": conditions})
-    for entry in wanted.values():
+    for entry in list(wanted.values())[: max(0, _MAX_ENTRIES[field] - len(merged))]:
         new: Json = {_reference_field(field): entry.reference}
         if has_controller:
             new["controllerName"] = controller
         merged.append({**new, "conditions": _merge_conditions([], entry.conditions, None, now)})
         is_changed = True
-    if not is_changed or len(merged) > _MAX_ENTRIES[field]:
-        return None
-    return {field: merged}
+    return {field: merged} if is_changed else None
 
 
 def has_entry_of(status: bytes, controller: str) -> bool:

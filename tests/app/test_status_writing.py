@@ -189,6 +189,53 @@ async def test_somebody_who_keeps_undoing_it_makes_no_loop(tmp_path: Path) -> No
             assert 1 <= len(writes(api)) - before <= 4
 
 
+async def test_edits_one_after_the_other_are_not_taken_for_somebody_who_undoes_it(tmp_path: Path) -> None:
+    """As a canary is rolled out, by a change of weights every few seconds."""
+    async with KubeApi() as api:
+        create_routing(api)
+        async with written(api, tmp_path):
+            for generation in range(2, 7):
+                edited = route()
+                edited["spec"]["rules"][0]["backendRefs"][0]["weight"] = generation
+                api.update(edited)
+
+                def is_observed(wanted: int = generation) -> bool:
+                    (entry,) = status_of(api, "httproutes", "models")["parents"]
+                    return all(c["observedGeneration"] == wanted for c in entry["conditions"])
+
+                async with asyncio.timeout(4):
+                    await until(is_observed)
+
+
+async def test_two_gateways_of_one_controller_and_one_each_for_two_of_us(tmp_path: Path) -> None:
+    """Each has its own Lease, and keeps its hands off what the other one says."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.mkdir()
+    second.mkdir()
+    async with KubeApi() as api:
+        create_routing(api)
+        api.create(gateway("other"))
+        api.update(route(parents=("gateway", "other")))
+
+        def parents(plural: str, name: str) -> list[str]:
+            return sorted(entry["parentRef"]["name"] for entry in status_of(api, plural, name).get("parents", []))
+
+        def other(given: Settings) -> Settings:
+            return replace(given, gateway=("default", "other"))
+
+        async with (
+            written(api, first, gateway=("default", "gateway")),
+            running_gateway(folder=second, cluster=api, configure=other),
+        ):
+            await until(lambda: parents("httproutes", "models") == ["gateway", "other"])
+            await until(lambda: parents("inferencepools", "qwen") == ["gateway", "other"])
+            await until_calm(api)
+            count = len(writes(api))
+            await asyncio.sleep(3.0)  # beyond the pause between two writes of the same
+            assert len(writes(api)) == count
+            assert parents("httproutes", "models") == parents("inferencepools", "qwen") == ["gateway", "other"]
+
+
 async def test_without_permission_to_write_serving_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with KubeApi() as api:
         create_routing(api)

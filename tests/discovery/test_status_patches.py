@@ -113,6 +113,24 @@ def test_a_list_that_is_full_of_others_is_left_alone() -> None:
     assert patch(stored, parent(), field="ancestors") is None
 
 
+def test_a_list_that_is_nearly_full_takes_what_fits_and_our_entries_in_a_full_one_stay_right() -> None:
+    other = {"ancestorRef": {"name": "x"}, "controllerName": "c", "conditions": []}
+    stored = json.dumps({"ancestors": [other] * 15}).encode()
+    first = patch(stored, parent(), parent(name="second"), field="ancestors")
+    assert len(first["ancestors"]) == 16
+    full = json.dumps(first).encode()
+    assert patch(full, parent(), parent(name="second"), field="ancestors") is None
+    changed = patch(full, parent(BAD), parent(name="second"), field="ancestors")
+    assert changed["ancestors"][15]["conditions"][0]["status"] == "False"
+    assert patch(full, field="ancestors") == {"ancestors": [other] * 15}
+
+
+def test_entries_about_a_gateway_that_another_of_us_serves_are_left_alone() -> None:
+    stored = json.dumps({"parents": [entry(GOOD, name="theirs"), entry(GOOD, EARLIER)]}).encode()
+    assert patch(stored, parent(), only=("llm", "gw")) is None
+    assert patch(stored, only=("llm", "gw")) == {"parents": [entry(GOOD, name="theirs")]}
+
+
 def test_a_gateway_gets_conditions_listeners_and_addresses() -> None:
     pending = {
         "type": "Accepted",
