@@ -233,6 +233,8 @@ class _ObjectDecoder:
             return
         namesake = find_namesake(self._kind)
         hint = f", did you mean {namesake.group}?" if namesake is not None else ""
+        if self._kind == "EndpointPickerConfig":
+            hint = ", --picker-config takes it"
         what = f"{self._kind} of {group}" if group else self._kind
         self._skip(what, hint)
 

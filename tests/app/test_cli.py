@@ -55,6 +55,10 @@ async def test_help_names_every_command() -> None:
         pytest.param(["serve", "x.yaml", "--drain-timeout", "soon"], 2, "soon", id="bad-duration"),
         pytest.param(["serve", "x.yaml", "--max-body-memory", "much"], 2, "much", id="bad-size"),
         pytest.param(["serve", "x.yaml", "--port", "70000"], 2, "70000", id="bad-port"),
+        pytest.param(
+            ["serve", "x.yaml", "--picker-config", "/no.yaml"], 1, "/no.yaml: no such file", id="no-picker-file"
+        ),
+        pytest.param(["serve", "x.yaml", "--picker-config", "/"], 2, "is a directory", id="picker-folder"),
         pytest.param(["simulate", "--port", "1"], 2, "--model", id="simulate-without-a-model"),
     ],
 )

@@ -165,6 +165,11 @@ def test_skipped_kinds_are_listed_once_each() -> None:
     ]
 
 
+def test_an_endpoint_picker_config_among_manifests_is_shown_where_it_belongs() -> None:
+    (problem,) = decode("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n", file="f").skipped
+    assert problem.message == "skipped: EndpointPickerConfig of llm-d.ai is not read, --picker-config takes it"
+
+
 def test_a_known_kind_of_an_unknown_group_says_which_group_is_meant() -> None:
     text = "apiVersion: ai-gateway.envoyproxy.io/v1alpha1\nkind: AIGatewayRoute\nmetadata: {name: r}\n"
     _, problems = combine([decode(text, file="f")])
