@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,9 +21,9 @@ from discovery.resources.core import CertificateMap, EndpointSlice, Pod
 from discovery.resources.meta import ObjectKey, Resource
 from discovery.resources.problem import Problem, Severity
 from discovery.sources.backoff import Times
-from discovery.sources.kube_client import KubeClient
+from discovery.sources.kube_client import KubeClient, KubeError
 from discovery.sources.kube_kinds import PLANNED, WatchedKind, find_kind, watched_kinds
-from discovery.sources.kube_objects import StoredObject
+from discovery.sources.kube_objects import StoredObject, UnreadableError, peek
 from discovery.sources.reflector import Reflector
 from discovery.sources.watch_plans import Labels, Plan, WatchScope, is_wanted
 
@@ -93,6 +94,8 @@ class KubernetesSource:
         self._retiring: dict[WatchScope, Reflector] = {}  # not wanted any more, used until what replaces them is listed
         self._wanted: dict[WatchScope, frozenset[Labels]] = {}
         self._tasks: dict[Reflector, asyncio.Task[None]] = {}
+        self._left: deque[StoredObject] = deque(maxlen=_REMEMBERED_DELETIONS)  # pods that may be deleted, or relabelled
+        self._asking: asyncio.Task[None] | None = None
         self._deleted: dict[str, None] = {}  # pods that are known to be gone, the latest ones
         self._routing: ClusterState | None = None  # without pods and EndpointSlices
         self._is_routing_changed = True
@@ -108,8 +111,9 @@ class KubernetesSource:
 
     async def stop(self) -> None:
         """End every watch. What is known is kept, and ``start`` goes on from it."""
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *([self._asking] if self._asking is not None else [])]
         self._tasks.clear()
+        self._asking = None
         for task in tasks:
             task.cancel()
         for task in tasks:
@@ -236,7 +240,27 @@ class KubernetesSource:
 
     def deleted_pods(self) -> frozenset[str]:
         """Identities (uid) of pods that were deleted lately."""
+        if self._left and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.create_task(self._ask_who_is_gone())
         return frozenset(self._deleted)
+
+    async def _ask_who_is_gone(self) -> None:
+        """Of pods that vanished without the mark of a deletion, which ones still exist, with other labels?"""
+        while self._left:
+            pod = self._left.popleft().resource
+            if not isinstance(pod, Pod):
+                continue
+            try:
+                found = peek(await self.client.request("GET", f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"))
+            except KubeError as error:
+                if error.status != 404:
+                    continue  # nobody knows: its answers go on, as those of any pod that says nothing
+                found = None
+            except UnreadableError:
+                continue
+            if found is None or found.uid != pod.metadata.uid:
+                self._add_deleted(pod.identity)
+                self.changed.set()
 
     def stored(self, key: ObjectKey) -> StoredObject | None:
         """An object of a kind that is followed whole, as it was read last."""
@@ -307,6 +331,7 @@ class KubernetesSource:
             on_change=changed,
             on_status=self.status_changed.set,
             on_deleted=self._note_deleted if is_pod else lambda stored: None,
+            on_left=self._left.append if is_pod else lambda stored: None,
             is_optional=lambda: self._is_optional(reflector),
             times=self._times,
             clock=self._clock,

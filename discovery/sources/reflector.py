@@ -44,8 +44,8 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 class Reflector:
     """One kind, in one namespace or in all, with a label selector. ``objects`` is its last known state.
 
-    ``on_change`` is called after each change of a resource or of what is wrong with one, and with what was deleted;
-    ``on_status`` after a change of nothing but a status.
+    ``on_change`` is called after each change of a resource or of what is wrong with one, ``on_status`` after a change
+    of nothing but a status. ``on_deleted`` is told what was deleted, ``on_left`` what may only have left the selector.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Reflector:
         on_change: Callable[[], None],
         on_status: Callable[[], None] = lambda: None,
         on_deleted: Callable[[StoredObject], None] = lambda stored: None,
+        on_left: Callable[[StoredObject], None] = lambda stored: None,
         is_optional: Callable[[], bool] = lambda: False,
         times: Times | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -84,6 +85,7 @@ class Reflector:
         self._on_change = on_change
         self._on_status = on_status
         self._on_deleted = on_deleted
+        self._on_left = on_left
         self._is_optional = is_optional
         self._times = times or Times()
         self._clock = clock
@@ -167,7 +169,7 @@ class Reflector:
                 found[key] = stored
                 has_changed = has_changed or known is None or _differs(known, stored)
         for key in self.objects.keys() - found.keys():
-            self._on_deleted(self.objects[key])
+            self._tell_gone(self.objects[key])
             has_changed = True
         self.objects = found
         return has_changed
@@ -273,10 +275,13 @@ class Reflector:
         if known is None or (seen.uid and known.uid != seen.uid):
             return
         del self.objects[seen.namespace, seen.name]
-        # Without the mark of a deletion it has only left the selector.
-        if seen.deletionTimestamp is not None or known.is_terminating or not self.selector:
-            self._on_deleted(known)
+        self._tell_gone(known, is_marked=seen.deletionTimestamp is not None)
         self._on_change()
+
+    def _tell_gone(self, known: StoredObject, *, is_marked: bool = False) -> None:
+        """Without the mark of a deletion it may only have left the selector."""
+        is_deleted = is_marked or known.is_terminating or not self.selector
+        (self._on_deleted if is_deleted else self._on_left)(known)
 
     def _bookmark(self, data: msgspec.Raw) -> None:
         version = read_version(data)
