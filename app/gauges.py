@@ -92,12 +92,11 @@ class Gauges:
         def rows(tell: Callable[[Upstream], float]) -> Iterator[Row]:
             return (((label,), sum(tell(each) for each in same)) for label, same in in_order)
 
-        def of_loads(tell: Callable[[Upstream], float]) -> Iterator[Row]:
+        def of_loads(tell: Callable[[Upstream], float]) -> Iterator[Row | None]:
             # Of those that were ever read: what is not asked for its load has none.
             for label, same in in_order:
                 read = [each for each in same if each.load.read_at > 0 and each.load.knowledge is not Knowledge.NONE]
-                if read:
-                    yield (label,), tell(max(read, key=lambda each: each.load.read_at))
+                yield ((label,), tell(max(read, key=lambda each: each.load.read_at))) if read else None
 
         yield Family(
             name="pointsman_upstream_in_flight",

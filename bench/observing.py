@@ -125,6 +125,18 @@ async def print_pieces() -> None:
     print("metrics, per request: ", f"{_each(observed(counts)):.1f} µs")
     print("traces that are not sampled, per request:", f"{_each(observed(pipeline.observer)):.1f} µs,", end=" ")
     print(f"and {_each(named):.1f} µs per attempt")
+    os.environ["OTEL_TRACES_SAMPLER_ARG"] = "1"
+    sampling = TracingPipeline(settings)
+
+    def sampled() -> None:
+        sampling.observer.started(exchange)
+        assert exchange.trace is not None
+        exchange.trace.attempt_headers(exchange, exchange.attempts[0], [(b"host", b"pod")])
+        sampling.observer.finished(exchange)
+
+    print("traces that are sampled, per request with one attempt, of which three spans:", f"{_each(sampled):.0f} µs")
+    os.environ.update(UNSAMPLED)
+    await sampling.close()
     print("log line, per request:", f"{_each(observed(log)):.1f} µs")
     await pipeline.close()
     writer.close()
