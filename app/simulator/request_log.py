@@ -1,4 +1,4 @@
-"""Which requests came last? For tests that ask what a gateway really sent."""
+"""Which requests came last? For tests that ask what a gateway really sent; asking for metrics is not among them."""
 
 from collections import deque
 from collections.abc import Iterator

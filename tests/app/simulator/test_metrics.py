@@ -101,6 +101,15 @@ def _series(text: str) -> set[tuple[str, str, frozenset[str]]]:
     }
 
 
+async def test_asking_for_metrics_is_not_among_the_requests_received() -> None:
+    async with SimulatedModelServer(SimulatorSettings(models=("m",))) as server, connect(server.port) as connection:
+        await scrape(connection)
+        connection.send("POST", "/v1/chat/completions", CHAT)
+        await connection.answer()
+        await scrape(connection)
+        assert [request.target for request in server.requests] == [b"/v1/chat/completions"]
+
+
 async def test_labels_are_escaped() -> None:
     async with (
         SimulatedModelServer(SimulatorSettings(models=('a"b\\c',))) as server,
