@@ -94,7 +94,7 @@ class ClusterSnapshot:
                     place = f" in {namespace}" if namespace else ""
                     self._warn(f"{kind.name}{place} may not be read, the snapshot has none: {error.message}")
                     return
-                if error.status != 404 or error.is_api:
+                if error.status != 404:
                     raise
                 continue
             for item in listed.items:

@@ -16,7 +16,9 @@ class Times:
     watch_most: float = 360.0
     watch_grace: float = 15.0  # what our own deadline comes after the server's
     relist: float = 600.0  # a list is due at the end of a watch, when the last one is older
-    short_watch: float = 1.0  # one that ends sooner, without an event, is a failure
+    silence: float = 90.0  # bookmarks come once a minute; where they stop, the server has lost us, or our version
+    short_watch: float = 1.0  # one that ends sooner, without having told of an object, is a failure
+    pause: float = 0.2  # at most, by chance, after a watch that was well until it ended
     missing_least: float = 0.5  # a CRD that is not there: when to look again, at first and in the end
     missing_most: float = 30.0
     missing_grace: float = 60.0  # what was there stays for so long when the API says that its kind is unknown

@@ -23,7 +23,7 @@ import msgspec
 from discovery.slices import Steps, run_in_slices
 from discovery.sources.backoff import Backoff, Times
 from discovery.sources.kube_client import KubeClient, KubeError, read_error_event
-from discovery.sources.kube_kinds import WatchedKind
+from discovery.sources.kube_kinds import PLANNED, WatchedKind
 from discovery.sources.kube_lists import list_all, read_version
 from discovery.sources.kube_objects import Peek, StoredObject, UnreadableError, peek, read_object
 from discovery.sources.watch_lines import LineBuffer, LineTooLongError
@@ -95,10 +95,14 @@ class Reflector:
         self._missing_backoff = self._make_backoff(self._times.missing_least, self._times.missing_most)
         self._version: str | None = None  # where to watch from; None: list first
         self._listed_version = ""
+        self._has_bookmarks = False  # whether this server sends any
+        self._watched_since: float | None = None  # when the last watch was open
+        self._objects_told = 0  # events about objects
         self._listed_at = 0.0
         self._missing_since: float | None = None
         self._expired_at = -math.inf
         self._told_problem = ""
+        self._told_drop_at = -math.inf
 
     @property
     def where(self) -> str:
@@ -118,6 +122,7 @@ class Reflector:
                 if self._version is None:
                     await self._list()
                 await self._watch()
+                delay = self._times.pause * self._draw()
             except KubeError as error:
                 delay = self._after(error)
             except Exception:  # a defect must not end the following of a kind for good
@@ -188,29 +193,39 @@ class Reflector:
             "timeoutSeconds": str(max(1, round(seconds))),
             **({"labelSelector": self.selector} if self.selector else {}),
         }
-        started, events = self._clock(), self.events
+        started, told, self._watched_since = self._clock(), self._objects_told, None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds + times.watch_grace
         try:
-            async with asyncio.timeout(seconds + times.watch_grace):
+            async with asyncio.timeout_at(deadline) as limit:
                 async with self._client.stream(self._path(), query) as chunks:
                     self._solve_problem()
-                    self.synced_at = self._clock()
+                    self.synced_at = self._watched_since = self._clock()
                     async with aclosing(chunks) as body:
                         lines = LineBuffer()
-                        async for chunk in body:
+                        while True:
+                            if self._has_bookmarks:
+                                limit.reschedule(min(deadline, loop.time() + times.silence))
+                            chunk = await anext(body, None)
+                            if chunk is None:
+                                break
                             for line in lines.feed(chunk):
                                 self._take(line)
         except LineTooLongError as error:
             self._version = None
             raise KubeError(str(error)) from None
         except TimeoutError:
-            pass  # our own deadline: the server should have ended it before
+            # The server should have ended it, or sent a bookmark: it is not there, or it waits for a version that it
+            # has lost (one of before its backup). Only a list tells.
+            if loop.time() < deadline:
+                self._version = None
         except KubeError as error:
             self._forget_version(error)
             raise
         now = self._clock()
         if now - self._listed_at >= times.relist:
             self._version = None
-        if now - started < times.short_watch and self.events == events:
+        if now - started < times.short_watch and self._objects_told == told:
             raise KubeError("a watch ended at once, without an event")
 
     def _forget_version(self, error: KubeError) -> None:
@@ -229,8 +244,10 @@ class Reflector:
         self.events += 1
         match event.type:
             case "ADDED" | "MODIFIED":
+                self._objects_told += 1
                 self._put(event.object)
             case "DELETED":
+                self._objects_told += 1
                 self._remove(event.object)
             case "BOOKMARK":
                 self._bookmark(event.object)
@@ -287,6 +304,7 @@ class Reflector:
         version = read_version(data)
         if version:
             self._version = version
+            self._has_bookmarks = True
 
     def _move_on(self, seen: Peek) -> None:
         if seen.resourceVersion:
@@ -304,7 +322,7 @@ class Reflector:
     def _after(self, error: KubeError) -> float:
         """Take a failure in; the result is how long to wait."""
         self.failures += 1
-        if error.status == 404 and not error.is_api:
+        if error.status == 404 and self._may_be_missing():
             return self._after_missing()
         self._missing_since = None
         if error.status == 410:
@@ -327,7 +345,15 @@ class Reflector:
             # Soon at first: at an installation the Role may come some seconds after us.
             pause = self._backoff.next()
             return pause if pause < self._times.backoff_most else self._times.forbidden * (1.0 + self._draw())
+        since, self._watched_since = self._watched_since, None
+        if error.status == 0 and since is not None and self._clock() - since >= self._times.short_watch:
+            return self._times.pause * self._draw()  # it was cut; whether the server is there shows at the next try
         return self._backoff.next(error.retry_after)
+
+    def _may_be_missing(self) -> bool:
+        """Whether 404 can mean that there is no such kind. What every API server has is not gone because of it: what
+        answers so is something in between, or another server."""
+        return self.kind.has_crd or (self.kind.kind not in PLANNED and (not self.is_listed or self.is_missing))
 
     def _after_missing(self) -> float:
         """No such kind: the CRD is not installed, or in another version, or was deleted, or its API is being moved."""
@@ -367,7 +393,10 @@ class Reflector:
 
     def _drop(self, error: UnreadableError) -> None:
         self.dropped += 1
-        logger.warning("%s: %s, ignored", self.where, error)
+        now = self._clock()
+        if now - self._told_drop_at >= self._times.silence:  # whatever sends one of these may send thousands
+            self._told_drop_at = now
+            logger.warning("%s: %s, ignored (%d in all)", self.where, error, self.dropped)
 
     def _path(self) -> str:
         return self.kind.path(self.api_version, self.namespace)

@@ -24,6 +24,7 @@ QUICK = Times(
     missing_grace=0.2,
     forbidden=0.05,
     short_watch=0.01,
+    pause=0.01,
     backoff_first=0.01,
     backoff_most=0.05,
 )

@@ -464,6 +464,97 @@ async def test_watches_that_end_at_once_are_not_a_storm(tmp_path: Path) -> None:
             assert len([request for request in api.requests if request.verb == "watch"]) <= 4
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"1"}}}\n',
+        b'{"type":"MODIFIED","object":{"metadata":{"name":"x","namespace":"default","resourceVersion":"2"}}}\n',
+    ],
+    ids=["bookmark", "event"],
+)
+async def test_watches_that_end_after_a_word_each_are_not_a_storm(tmp_path: Path, line: bytes) -> None:
+    slow = replace(QUICK, backoff_first=0.1, short_watch=1.0, pause=0.2)
+    stream = Answer(body=line)
+    async with KubeApi() as api:
+        api.fail_next(stream, count=10_000, verb="watch")
+        async with following(api, tmp_path, times=slow) as pods:
+            await api.wait_request("watch", "pods", count=3)
+            before = len(api.requests)
+            await asyncio.sleep(1.0)
+            assert len(api.requests) - before <= 40
+            assert pods.reflector.events >= 3
+
+
+async def test_a_watch_that_is_cut_goes_on_at_once_however_often(tmp_path: Path) -> None:
+    """Pauses grow where the server is away, not where a connection breaks from time to time."""
+    slow = replace(QUICK, backoff_first=10.0, backoff_most=30.0)
+    async with KubeApi() as api, following(api, tmp_path, times=slow) as pods:
+        for number in range(5):
+            await watching(api, pods)
+            await asyncio.sleep(slow.short_watch)
+            api.end_watches("reset")
+            api.create(pod(f"qwen-{number}"))
+            await pods.until(lambda n=number: len(pods.names) == n + 1)  # type: ignore[misc]
+        assert len([request for request in api.requests if request.verb == "list"]) == 1
+
+
+async def test_where_bookmarks_stop_the_kind_is_listed(tmp_path: Path) -> None:
+    """The server was restored, and our version is from the future: the watch is silent for ever."""
+    quick = replace(QUICK, silence=0.3)
+    async with KubeApi(bookmark_seconds=0.05) as api:
+        api.create(pod("qwen-0"))
+        early = api.store.version
+        api.create(pod("qwen-1"))
+        async with following(api, tmp_path, times=quick) as pods:
+            await pods.until_names("qwen-0", "qwen-1")
+            await pods.until(lambda: pods.reflector.events >= 2)
+            api.bookmark_seconds = 3600.0
+            api.store.drop_silently(api.store.find_kind("pods"), "default", "qwen-1")
+            api.store.rebirth(early)
+            api.end_watches()
+            await pods.until_names("qwen-0")
+
+
+async def test_a_server_without_bookmarks_may_be_silent(tmp_path: Path) -> None:
+    quick = replace(QUICK, silence=0.05)
+    async with KubeApi() as api, following(api, tmp_path, times=quick) as pods:
+        await watching(api, pods)
+        await asyncio.sleep(0.3)
+        assert len(api.requests) == 2
+
+
+async def test_what_every_api_server_has_is_not_gone_because_of_404(tmp_path: Path) -> None:
+    """A load balancer that knows of no backend, say: the last state serves."""
+    async with KubeApi() as api:
+        api.create(pod("qwen-0"))
+        async with following(api, tmp_path) as pods:
+            await watching(api, pods)
+            api.fail_next(answers.not_served(), count=10_000)
+            api.end_watches()
+            await pods.until(lambda: pods.reflector.failures >= 20)  # far beyond the grace of a CRD
+            assert pods.names == {"qwen-0"}
+            assert not pods.deleted
+            assert "404" in pods.reflector.problem
+            api.stop_failing()
+            await pods.until(pods.reflector.is_up_to_date)
+
+
+async def test_a_missing_kind_that_is_told_as_a_status_object(tmp_path: Path) -> None:
+    missing = answers.status(404, "the server could not find the requested resource", "NotFound")
+    async with KubeApi() as api:
+        api.fail_next(missing, count=10_000)
+        async with following(api, tmp_path, POOLS) as pools:
+            await pools.until(lambda: pools.reflector.is_missing)
+
+
+async def test_garbage_by_the_thousand_is_one_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with KubeApi() as api, following(api, tmp_path) as pods:
+        await watching(api, pods)
+        api.send_raw(b"<p>\n" * 1_000, plural="pods")
+        await pods.until(lambda: pods.reflector.dropped == 1_000)
+        assert caplog.text.count("a line that is no event") == 1
+
+
 async def test_bookmarks_move_the_place_to_go_on_from(tmp_path: Path) -> None:
     async with KubeApi(bookmark_seconds=0.05) as api, following(api, tmp_path) as pods:
         await watching(api, pods)
