@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -77,10 +78,18 @@ def test_a_filter_leaves_endpoints_out() -> None:
     assert profile.pick(SchedulingRequest(), loads, random.random, NOW) == 1
 
 
+class OnlyTheFirst:
+    """A filter that keeps the first endpoint."""
+
+    def keep(self, request: SchedulingRequest, loads: Sequence[Load], now: float) -> list[bool]:
+        return [number == 0 for number in range(len(loads))]
+
+
 def test_a_filter_that_would_leave_nobody_is_left_out_itself() -> None:
-    profile = Profile(filters=(NamedFilter(name="f", filter=UtilizationFilter(thresholds=Thresholds())),))
-    loads = [load(queue=9), Load(), load(queue=9)]  # the filter gives up on the whole pool: only staleness is left
-    assert profile.pick(SchedulingRequest(), loads, lambda: 0.5, NOW) == 2
+    profile = Profile(filters=(NamedFilter(name="f", filter=OnlyTheFirst()),))
+    assert profile.pick(SchedulingRequest(), [load(), load(), load()], lambda: 0.9, NOW) == 0
+    stale_first = [Load(), load(), load()]
+    assert profile.pick(SchedulingRequest(), stale_first, lambda: 0.9, NOW) == 2
 
 
 def test_a_profile_without_scorers_picks_at_random() -> None:
