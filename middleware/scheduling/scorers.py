@@ -79,9 +79,16 @@ class LoraAffinityScorer:
     """An endpoint that runs the adapter is best, then one that has room for it, then one where it waits."""
 
     def score(self, request: SchedulingRequest, loads: Sequence[Load]) -> list[float]:
-        """1, 0.8, 0.6 and 0."""
+        """1, 0.8, 0.6 and 0. An endpoint that says nothing of adapters, beside others that do, has room: a vLLM says
+        nothing before its first request (recorded), and would hardly get one if that counted against it."""
         model = request.model
-        return [0.0 if load.adapters is None else _adapter_score(model, load.adapters) for load in loads]
+        told = [load.adapters for load in loads]
+        if told.count(None) == len(told):
+            return [0.0] * len(told)
+        return [_ROOM if adapters is None else _adapter_score(model, adapters) for adapters in told]
+
+
+_ROOM = 0.8
 
 
 def _adapter_score(model: str | None, adapters: Adapters) -> float:
@@ -89,7 +96,7 @@ def _adapter_score(model: str | None, adapters: Adapters) -> float:
         return 1.0
     # Each adapter once: vLLM 0.32 puts the same names into both lists.
     if len(adapters.running | adapters.waiting) < adapters.limit:
-        return 0.8
+        return _ROOM
     return 0.6 if model in adapters.waiting else 0.0
 
 

@@ -54,7 +54,7 @@ def test_the_default_weighs_queue_2_kv_cache_2_prefix_3() -> None:
 
 def test_of_equal_endpoints_the_one_with_the_adapter_is_picked() -> None:
     loads = [load(adapters=adapters(limit=2)), load(adapters=adapters("m1", limit=2)), load()]
-    assert explain(DEFAULT_PROFILE, SchedulingRequest(model="m1"), loads) == [4.8, 5.0, 4.0]
+    assert explain(DEFAULT_PROFILE, SchedulingRequest(model="m1"), loads) == [4.8, 5.0, 4.8]
 
 
 def test_an_endpoint_that_is_stale_is_not_picked_while_others_are_known() -> None:

@@ -53,6 +53,7 @@ def test_kv_cache_utilization() -> None:
             [1.0, 0.8, 0.8, 0.6, 0.0],
             id="room-wins-over-waiting",
         ),
+        pytest.param([adapters("m2", limit=1), None], [0.0, 0.8], id="a-vllm-says-nothing-before-its-first-request"),
         pytest.param([adapters("m2", "m2", limit=2)], [0.8], id="vllm-0.32-names-each-adapter-twice"),
     ],
 )
