@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import random
 import time
+import zlib
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -68,7 +69,11 @@ class _Target:
         self.upstream = upstream
         self.transport = transport
         self.engine = endpoint.engine
-        self.request_headers = [(b"host", endpoint.url.netloc), (b"accept", b"text/plain")]
+        self.request_headers = [
+            (b"host", endpoint.url.netloc),
+            (b"accept", b"text/plain"),
+            (b"accept-encoding", b"identity"),
+        ]
         self.pools: tuple[str, ...] = ()  # ids of the pools that it is in
         self.started_at = float("-inf")  # of the last reading
         self.jitter = 1.0
@@ -250,16 +255,38 @@ class MetricsScraper:
             method="GET", target=self.path, headers=target.request_headers, body=b"", timeouts=_TIMEOUTS
         )
         try:
-            status = stream.status
+            status, coding = stream.status, dict(stream.head).get(b"content-encoding", b"")
             parts, size = [], 0
             while part := await stream.read():
                 parts.append(part)
                 size += len(part)
                 if size > MAX_METRICS_BYTES:
                     raise UnreadableError(f"more than {MAX_METRICS_BYTES // 2**20} MiB of metrics")
-            return status, b"".join(parts)
+            return status, _decoded(b"".join(parts), coding)
         finally:
             stream.release()
+
+
+def _decoded(content: bytes, coding: bytes) -> bytes:
+    """What was said, without its coding: some servers and sidecars compress for those who do not ask for it, too.
+
+    Raises UnreadableError: what cannot be read must not be taken for the metrics of an idle server.
+    """
+    coding = coding.strip().lower()
+    if not content or coding in (b"", b"identity"):
+        return content
+    if coding not in (b"gzip", b"x-gzip", b"deflate"):
+        raise UnreadableError("metrics in a coding that was not asked for")
+    decoder = zlib.decompressobj(32 + zlib.MAX_WBITS)  # gzip or zlib, by the header
+    try:
+        text = decoder.decompress(content, MAX_METRICS_BYTES)
+    except zlib.error:
+        raise UnreadableError("the metrics' compression is broken") from None
+    if decoder.unconsumed_tail:
+        raise UnreadableError(f"more than {MAX_METRICS_BYTES // 2**20} MiB of metrics")
+    if not decoder.eof:
+        raise UnreadableError("the metrics' compression is broken")
+    return text
 
 
 def _endpoints_of_pools(snapshot: Snapshot) -> Iterator[tuple[str, Endpoint]]:

@@ -38,6 +38,8 @@ class Pod:
         self.port = port
         self.metrics = metrics or vllm_metrics()
         self.metrics_status = 200
+        self.metrics_content: bytes | None = None  # what is sent instead of ``metrics``
+        self.metrics_headers = b""
         self.metrics_may_go = asyncio.Event()
         self.metrics_may_go.set()
         self.answers_may_go = asyncio.Event()
@@ -105,7 +107,8 @@ class Pod:
             self.asked += 1
             self._changed.set()
             await self.metrics_may_go.wait()
-            await self._send(writer, self.metrics_status, self.metrics.encode(), b"text/plain")
+            content = self.metrics.encode() if self.metrics_content is None else self.metrics_content
+            await self._send(writer, self.metrics_status, content, b"text/plain", self.metrics_headers)
             return
         lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
         length = next((int(value) for name, _, value in lines if name.lower() == b"content-length"), 0)
@@ -121,8 +124,11 @@ class Pod:
         answer = b'{"object":"chat.completion","pod":"%s:%d"}' % (self.host.encode(), self.port)
         await self._send(writer, self.answer_status, answer, b"application/json")
 
-    async def _send(self, writer: asyncio.StreamWriter, status: int, body: bytes, kind: bytes) -> None:
-        writer.write(b"HTTP/1.1 %d -\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (status, kind, len(body)))
+    async def _send(
+        self, writer: asyncio.StreamWriter, status: int, body: bytes, kind: bytes, headers: bytes = b""
+    ) -> None:
+        line = b"HTTP/1.1 %d -\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n"
+        writer.write(line % (status, kind, len(body), headers))
         writer.write(body)
         await writer.drain()
 

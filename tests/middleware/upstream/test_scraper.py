@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -21,6 +23,7 @@ from tests.support.pods import Pod, vllm_metrics
 pytestmark = pytest.mark.anyio
 
 REF = make_ref()
+BUSY = vllm_metrics(waiting=7).encode()
 
 
 def snapshot_of(*endpoints: Endpoint) -> Snapshot:
@@ -113,6 +116,39 @@ async def test_a_pod_that_hangs_delays_nobody() -> None:
 async def test_a_pod_that_lies_is_not_believed(metrics: str, status: int, failure: str) -> None:
     async with Pod() as pod:
         pod.metrics, pod.metrics_status = metrics, status
+        async with scraping_of(pod) as one:
+            load = one.load(pod)
+            await one.until(lambda: load.knowledge is Knowledge.STALE)
+            assert failure in load.last_failure
+
+
+@pytest.mark.parametrize(
+    ("coding", "content"),
+    [
+        pytest.param(b"gzip", gzip.compress(BUSY), id="gzip"),
+        pytest.param(b"deflate", zlib.compress(BUSY), id="deflate"),
+        pytest.param(b"identity", BUSY, id="identity"),
+    ],
+)
+async def test_metrics_that_are_compressed_unasked_are_read(coding: bytes, content: bytes) -> None:
+    async with Pod() as pod:
+        pod.metrics_content, pod.metrics_headers = content, b"Content-Encoding: %b\r\n" % coding
+        async with scraping_of(pod) as one:
+            await one.until(lambda: one.load(pod).waiting == 7)
+
+
+@pytest.mark.parametrize(
+    ("coding", "content", "failure"),
+    [
+        pytest.param(b"gzip", gzip.compress(b"x" * 10_000_000), "more than 4 MiB", id="bomb"),
+        pytest.param(b"gzip", gzip.compress(BUSY)[:-12], "compression is broken", id="half"),
+        pytest.param(b"gzip", BUSY, "compression is broken", id="none"),
+        pytest.param(b"br", BUSY, "a coding that was not asked for", id="br"),
+    ],
+)
+async def test_what_cannot_be_decompressed_is_not_an_idle_pod(coding: bytes, content: bytes, failure: str) -> None:
+    async with Pod() as pod:
+        pod.metrics_content, pod.metrics_headers = content, b"Content-Encoding: %b\r\n" % coding
         async with scraping_of(pod) as one:
             load = one.load(pod)
             await one.until(lambda: load.knowledge is Knowledge.STALE)
