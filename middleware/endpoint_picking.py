@@ -1,7 +1,7 @@
 """Which endpoint gets the next attempt? One not tried yet, of the first arm that has any.
 
 Of an InferencePool's endpoints the scheduler's profile chooses, by what is known of them and of the prompt; of other
-backends' endpoints the rule's load balancer.
+backends' endpoints the rule's load balancer, and of a pool's too where a policy asks for one.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from discovery.snapshot import BackendRef, PoolSettings
+from discovery.snapshot import BackendRef, PoolSettings, Rule
 from middleware.errors import NoEndpointsError
 from middleware.exchange import Exchange
-from middleware.load_balancing import make_balancer
+from middleware.load_balancing import make_balancer, scheduled_pool
 from middleware.model_rewriting import target_model
 from middleware.pick_explanation import EXPLAIN_HEADER, PickScores, explanation_headers
 from middleware.scheduling.load import Knowledge
@@ -93,12 +93,14 @@ class PoolUse(Protocol):
 class PoolPicking:
     """One request's way of choosing among the endpoints of pools; of other backends ``otherwise`` chooses."""
 
-    __slots__ = ("_exchange", "_is_told", "_otherwise", "_scheduler", "_told", "_use", "asked")
+    __slots__ = ("_exchange", "_is_told", "_otherwise", "_rule", "_scheduler", "_told", "_use", "asked")
 
     def __init__(
         self, exchange: Exchange, *, scheduler: Scheduler, use: PoolUse, otherwise: Choose, is_explained: bool = False
     ) -> None:
+        assert exchange.rule is not None
         self._exchange = exchange
+        self._rule = exchange.rule
         self._scheduler = scheduler
         self._use = use
         self._otherwise = otherwise
@@ -110,7 +112,8 @@ class PoolPicking:
     def choose(self, arm: BackendRef, pool: tuple[Candidate, ...]) -> Candidate:
         """One of ``pool``, which is not empty."""
         asked, backend = self.asked, arm.backend
-        if backend is None or backend.pool is None:
+        settings = scheduled_pool(self._rule, arm)
+        if backend is None or settings is None:
             self._scheduler.failed(asked)  # whichever pool's endpoint was tried before
             asked.table = None
             chosen = self._otherwise(arm, pool)
@@ -118,7 +121,7 @@ class PoolPicking:
             self._use.touch(backend.id)
             asked.model = target_model(self._exchange, arm.model_rewrites)
             loads = [candidate.upstream.load for candidate in pool]
-            chosen = pool[self._scheduler.pick(backend.id, backend.pool, asked, loads)]
+            chosen = pool[self._scheduler.pick(backend.id, settings, asked, loads)]
         if asked.is_explained:
             self._exchange.pick_scores = None if asked.table is None else PickScores(asked.table, pool)
         if self._is_told:
@@ -139,9 +142,9 @@ def known(settings: PoolSettings | None, pool: tuple[Candidate, ...]) -> tuple[C
     return pool if all(candidate.upstream.load.is_unreachable for candidate in pool) else ()
 
 
-def _has_pool(arms: tuple[BackendRef, ...]) -> bool:
+def _has_pool(rule: Rule, arms: tuple[BackendRef, ...]) -> bool:
     for arm in arms:  # a third of what any() and a generator take
-        if arm.backend is not None and arm.backend.pool is not None:
+        if scheduled_pool(rule, arm) is not None:
             return True
     return False
 
@@ -168,7 +171,8 @@ class EndpointPickingMiddleware:
         exchange: Exchange = scope["pointsman.exchange"]
         balancer = make_balancer(exchange, self.draw)
         is_explained = self.tells_picks and (EXPLAIN_HEADER, b"1") in scope["headers"]
-        if not is_explained and not _has_pool(exchange.arms):
+        assert exchange.rule is not None
+        if not is_explained and not _has_pool(exchange.rule, exchange.arms):
             self._offer(exchange, balancer.choose)
             await self.app(scope, receive, send)
             return

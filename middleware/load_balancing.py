@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 from discovery.routing_table import first_values
-from discovery.snapshot import BackendRef, ConsistentHash, LoadBalancer
+from discovery.snapshot import BackendRef, ConsistentHash, LoadBalancer, PoolSettings, Rule
 from middleware.cookies import read_cookie
 from middleware.exchange import Exchange
 from middleware.upstream.registry import Candidate
@@ -88,6 +88,17 @@ def hash_key(settings: ConsistentHash, exchange: Exchange) -> int | None:
             query = first_values(exchange.query)
             parts = [query[name] for name in settings.names if name in query]
     return _key_of(parts) if parts else None
+
+
+def scheduled_pool(rule: Rule, arm: BackendRef) -> PoolSettings | None:
+    """The pool's settings where its profile chooses among the arm's endpoints; None: the rule's load balancer does.
+
+    That is so for backends that are no pools, and for pools where a policy asks for anything but LeastRequest, which is
+    what Envoy does unasked.
+    """
+    if arm.backend is None or rule.policy.load_balancer not in (None, "LeastRequest"):
+        return None
+    return arm.backend.pool
 
 
 def make_balancer(exchange: Exchange, draw: Callable[[], float]) -> Balancer:

@@ -41,7 +41,7 @@ from middleware.endpoint_picking import Choose
 from middleware.errors import GatewayError
 from middleware.exchange import Exchange
 from middleware.headers import RawHeaders, header_map, strip_client_headers, upstream_headers
-from middleware.load_balancing import Balancer, hash_key
+from middleware.load_balancing import Balancer, hash_key, scheduled_pool
 from middleware.rate_limits import RateLimiter
 from middleware.scheduling.scheduler import Asked, Scheduler
 from middleware.shedding import Shedder
@@ -120,6 +120,7 @@ async def explain(
             explain_pick(
                 arm,
                 ref,
+                rule=rule,
                 everyone=candidates.ready(ref),
                 pool=candidates(ref),
                 asked=scheduled,
@@ -131,11 +132,12 @@ async def explain(
             balancer = Balancer(kind=kind, draw=random.random, turns={}, key=key)
 
             def choose(ref: BackendRef, pool: tuple[Candidate, ...]) -> Candidate:
-                if ref.backend is None or ref.backend.pool is None:
+                settings = scheduled_pool(rule, ref)
+                if ref.backend is None or settings is None:
                     return balancer.choose(ref, pool)
                 scheduled.model = model_rewriting.target_model(exchange, ref.model_rewrites)
                 loads = [candidate.upstream.load for candidate in pool]
-                return pool[scheduler.would_pick(ref.backend.id, ref.backend.pool, scheduled, loads)]
+                return pool[scheduler.would_pick(ref.backend.id, settings, scheduled, loads)]
 
             answer["draws"] = await _draws(exchange, rule, candidates, min(question.requests, MAX_REQUESTS), choose)
     except GatewayError as error:

@@ -10,6 +10,7 @@ from middleware import shedding
 from middleware.endpoint_picking import known
 from middleware.exchange import Exchange
 from middleware.headers import RawHeaders
+from middleware.load_balancing import scheduled_pool
 from middleware.pick_explanation import address_of, describe_load, describe_scores
 from middleware.scheduling.load import Knowledge
 from middleware.scheduling.scheduler import Asked, Scheduler
@@ -36,6 +37,7 @@ def explain_pick(
     arm: Json,
     ref: BackendRef,
     *,
+    rule: Rule,
     everyone: Sequence[Candidate],
     pool: tuple[Candidate, ...],
     asked: Asked,
@@ -44,19 +46,20 @@ def explain_pick(
     """Add to the endpoints of an arm, which are ``everyone`` in this order, what is known of them, and to those that
     may be tried, the ``pool``, their scores. Other backends than pools have no scores, and before anything is known
     nobody has."""
-    if ref.backend is None or ref.backend.pool is None or not pool:
+    settings = scheduled_pool(rule, ref)
+    if ref.backend is None or settings is None or not pool:
         return
     if all(candidate.upstream.load.knowledge is Knowledge.UNREAD for candidate in pool):
         return  # offline, or just started: any of them
     numbers = {candidate.upstream.id: number for number, candidate in enumerate(pool)}
-    table = scheduler.explain(ref.backend.id, ref.backend.pool, asked, [one.upstream.load for one in pool])
+    table = scheduler.explain(ref.backend.id, settings, asked, [one.upstream.load for one in pool])
     for described, candidate in zip(arm["endpoints"], everyone, strict=True):
         described["load"] = describe_load(candidate.upstream.load)
         number = numbers.get(candidate.upstream.id)
         if number is not None:
             described.update(describe_scores(table, number))
     arm["wouldPick"] = address_of(pool[table.picked])
-    if not known(ref.backend.pool, pool):
+    if not known(settings, pool):
         message = f"Nothing is known of the endpoints of {ref.name}, and it fails closed."
         arm["answer"] = {"status": 503, "code": "no_endpoints", "message": message}
 

@@ -393,3 +393,29 @@ async def test_a_picker_config_is_used_and_reloaded(tmp_path: Path, caplog: pyte
             while scheduler.configuration is used:
                 await asyncio.sleep(0.02)
         assert {await one.ask(LONG) for _ in range(5)} == {members[0].host}
+
+
+LOAD_BALANCER = """
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: BackendTrafficPolicy
+metadata: {name: balance}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: ROUTE}]
+  loadBalancer: {type: TYPE}
+---
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        pytest.param("RoundRobin", {"127.1.0.1": 5, "127.1.0.2": 5}, id="what-is-asked-for-holds-in-a-pool-too"),
+        pytest.param("LeastRequest", {"127.1.0.2": 10}, id="envoys-default-leaves-it-to-the-profile"),
+    ],
+)
+async def test_a_load_balancer_that_a_policy_asks_for(tmp_path: Path, kind: str, expected: dict[str, int]) -> None:
+    more = LOAD_BALANCER.replace("TYPE", kind).replace("ROUTE", "route-qwen")
+    async with pods(2) as members, picking(members, tmp_path, more=more) as one:
+        members[0].metrics = vllm_metrics(waiting=4, kv=0.9)
+        await one.until_known()
+        assert Counter([await one.ask() for _ in range(10)]) == expected
