@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,15 +25,7 @@ _TOTALS = re.compile(r"^totals: (\d+)", re.MULTILINE)
 
 
 def count_instructions(
-    tree: Path,
-    load: Load,
-    *,
-    ports: Mapping[str, int],
-    core: set[int],
-    folder: Path,
-    place: Place,
-    module: str = "app",
-    prefix: Sequence[str] = (),
+    tree: Path, load: Load, *, ports: Mapping[str, int], core: set[int], folder: Path, place: Place
 ) -> float:
     """Instructions per request that the gateway of a tree takes in user space. Raises BenchError."""
     if shutil.which("valgrind") is None:
@@ -42,13 +34,7 @@ def count_instructions(
     output.unlink(missing_ok=True)
     valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={output}"]
     server, port = start_gateway(
-        ports=ports,
-        core=core,
-        folder=folder,
-        name="pointsman-callgrind",
-        tree=tree,
-        prefix=[*prefix, *valgrind],
-        module=module,
+        ports=ports, core=core, folder=folder, name="pointsman-callgrind", tree=tree, prefix=valgrind
     )
     try:
         at_once = replace(load, settle_seconds=0.0)  # what is counted are requests from the first to the last

@@ -1,4 +1,4 @@
-"""What does being watched cost? A gateway without metrics, log and traces beside one with all of them, in turns.
+"""What does being watched cost? One gateway with metrics, log and traces, and without them, in turns.
 
 `make bench-observing`. Traces go to a collector that is not there and none is sampled: what every request pays. The
 figures are differences of one round, so that a machine that gets slower hits both sides; what a chunk pays, and each
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -17,6 +19,7 @@ import time
 import timeit
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -29,11 +32,11 @@ from app.logs import AccessLog, LineWriter
 from app.memory import settle_memory
 from app.tracing.settings import read_tracing_settings
 from app.tracing.setup import TracingPipeline
+from bench.client import drive
 from bench.gateway import PROJECT
-from bench.instructions import count_instructions
-from bench.loads import EVENTS_IN_BURST, LOADS, Place
+from bench.loads import EVENTS_IN_BURST, LOADS
 from bench.processes import BenchError, allow_many_files, stolen_seconds
-from bench.report import OURS, LoadResult
+from bench.report import OURS
 from bench.servers import Servers
 from discovery.snapshot import Backend, BackendRef, Endpoint, Routing, Rule, SnapshotStore
 from middleware.exchange import Exchange
@@ -42,7 +45,6 @@ from middleware.upstream.outcome import Attempt, Outcome
 from middleware.upstream.registry import Pick, Upstream
 from middleware.upstream.transport import UpstreamTransport
 
-UNOBSERVED = "unobserved"
 ALLOWED_REQUEST_MICROSECONDS = 40.0
 ALLOWED_CHUNK_MICROSECONDS = 1.0
 UNSAMPLED = {
@@ -151,44 +153,27 @@ async def print_pieces() -> None:
     print(f"noting a chunk: {noted - plain:.2f} µs, allowed: {ALLOWED_CHUNK_MICROSECONDS:.0f}")
 
 
-def print_instructions(servers: Servers, folder: Path) -> None:
-    """The same in instructions, which do not drift; takes minutes, and valgrind."""
-    prefix = ("env", *(f"{name}={value}" for name, value in UNSAMPLED.items()))
-    for load in (LOADS["json"], LOADS["burst"]):
-        counts = [
-            count_instructions(
-                PROJECT,
-                load,
-                ports=servers.upstream_ports,
-                core=servers.measured_core,
-                folder=folder,
-                place=Place.END,
-                module=module,
-                prefix=prefix,
-            )
-            for module in ("bench.unobserved", "app")
-        ]
-        print(
-            f"{load.title}: {counts[0] / 1000:.1f} thousand instructions per request unobserved, observed "
-            f"{(counts[1] - counts[0]) / 1000:+.1f} thousand ({counts[1] / counts[0] - 1:+.0%})"
-        )
-
-
 def compare(servers: Servers, *, rounds: int, seconds: float) -> None:
-    """Print the differences in CPU per request, and per event of a burst."""
-    servers.start_gateway(UNOBSERVED, PROJECT, module="bench.unobserved")
-    servers.start_gateway(OURS, PROJECT, prefix=("env", *(f"{name}={value}" for name, value in UNSAMPLED.items())))
+    """Print the differences in CPU per request, and per event of a burst, between one gateway's two states."""
+    prefix = ("env", *(f"{name}={value}" for name, value in UNSAMPLED.items()))
+    server = servers.start_gateway(OURS, PROJECT, module="bench.switched", prefix=prefix)
     medians = {}
     for load in (LOADS["json"], LOADS["burst"]):
-        result = LoadResult(load=load)
-        for _ in range(rounds):
-            servers.round(result, seconds=seconds, place=Place.END)
-        plain = result.costs(UNOBSERVED)
-        more = [with_it - without for with_it, without in zip(result.costs(OURS), plain, strict=True)]
+        run = partial(drive, load, port=servers.port(OURS, load), seconds=seconds, cpu_seconds=server.cpu_seconds)
+        run()  # caches fill, code is specialised
+        costs: dict[int, list[float]] = {signal.SIGUSR1: [], signal.SIGUSR2: []}
+        for number in range(2 * rounds):
+            # Unobserved and observed, observed and unobserved: what drifts hits both.
+            switch = signal.SIGUSR1 if number % 4 in (0, 3) else signal.SIGUSR2
+            os.kill(server.pid, switch)
+            costs[switch].append(run().cpu_per_unit * 1e6)
+        plain = costs[signal.SIGUSR1]
+        more = [with_it - without for with_it, without in zip(costs[signal.SIGUSR2], plain, strict=True)]
         medians[load.name] = statistics.median(more)
+        low, _, high = statistics.quantiles(more, n=4)
         print(
             f"{load.title}: {statistics.median(plain):.0f} µs CPU per request unobserved, observed "
-            f"{statistics.median(more):+.1f} ({min(more):+.1f} to {max(more):+.1f}) µs"
+            f"{statistics.median(more):+.1f} (half of the rounds {low:+.1f} to {high:+.1f}) µs"
         )
     each = (medians["burst"] - medians["json"]) / EVENTS_IN_BURST
     print(f"allowed: {ALLOWED_REQUEST_MICROSECONDS:.0f} µs per request; an event more: {each:+.2f} µs")
@@ -211,10 +196,10 @@ async def print_scrape(models: int) -> None:
     is_over = asyncio.Event()
 
     async def stream() -> None:
-        last = time.perf_counter()
+        last = time.thread_time()  # of this thread alone: who else has the core does not matter
         while not is_over.is_set():
             await asyncio.sleep(0)
-            now = time.perf_counter()
+            now = time.thread_time()
             breaks.append(now - last)
             last = now
 
@@ -234,21 +219,18 @@ async def print_scrape(models: int) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Print the figures; they are for reading. Returns 1 when a measurement failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.observing", description="What being watched costs.")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--models", type=int, default=10_000, help="of the scrape")
-    parser.add_argument("--instructions", action="store_true", help="count instructions instead of CPU time")
     chosen = parser.parse_args(argv)
     allow_many_files()
     os.environ.update(UNSAMPLED)
+    logging.getLogger("app.tracing").setLevel(logging.ERROR)  # that nobody takes the traces is meant
     uvloop.run(print_pieces())
     try:
         stolen = stolen_seconds()
         with tempfile.TemporaryDirectory(prefix="pointsman-bench-") as name, Servers(Path(name)) as servers:
-            if chosen.instructions:
-                print_instructions(servers, Path(name))
-            else:
-                compare(servers, rounds=chosen.rounds, seconds=chosen.seconds)
+            compare(servers, rounds=chosen.rounds, seconds=chosen.seconds)
         print(f"CPU time that the hypervisor gave to others meanwhile: {stolen_seconds() - stolen:.1f} s")
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -32,6 +32,7 @@ class Delivery(SpanExporter):
         self._status = _LastStatus()
         for name in _NOISY:
             logger = logging.getLogger(name)
+            logger.handlers = [one for one in logger.handlers if not isinstance(one, _LastStatus)]
             logger.addHandler(self._status)
             logger.propagate = False
 
@@ -57,11 +58,7 @@ class Delivery(SpanExporter):
 
     def shutdown(self) -> None:
         """End the exporter."""
-        self._exporter.shutdown()
-        for name in _NOISY:
-            logger = logging.getLogger(name)
-            logger.removeHandler(self._status)
-            logger.propagate = True
+        self._exporter.shutdown()  # its thread may still have something to say: the noise goes on being taken
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Nothing is kept here."""
