@@ -49,6 +49,11 @@ async def list_all(client: KubeClient, path: str, *, selector: str = "") -> List
             return Listed(version=page.metadata.resourceVersion, items=items)
 
 
+async def current_version(client: KubeClient, path: str) -> str:
+    """The resourceVersion of this moment, for as little as it can be had. Raises KubeError."""
+    return _read(await client.request("GET", path, query={"limit": "1"})).metadata.resourceVersion
+
+
 def read_version(data: bytes | msgspec.Raw) -> str:
     """The resourceVersion of a bookmark; "" where it has none. The rest of a bookmark means nothing."""
     try:

@@ -24,7 +24,7 @@ from discovery.slices import Steps, run_in_slices
 from discovery.sources.backoff import Backoff, Times
 from discovery.sources.kube_client import KubeClient, KubeError, read_error_event
 from discovery.sources.kube_kinds import PLANNED, WatchedKind
-from discovery.sources.kube_lists import list_all, read_version
+from discovery.sources.kube_lists import current_version, list_all, read_version
 from discovery.sources.kube_objects import Peek, StoredObject, UnreadableError, peek, read_object
 from discovery.sources.watch_lines import LineBuffer, LineTooLongError
 
@@ -94,9 +94,10 @@ class Reflector:
         self._backoff = self._make_backoff(self._times.backoff_first, self._times.backoff_most)
         self._missing_backoff = self._make_backoff(self._times.missing_least, self._times.missing_most)
         self._version: str | None = None  # where to watch from; None: list first
-        self._listed_version = ""
+        self._last_version = ""  # the same, and kept when it is of no use any more
         self._has_bookmarks = False  # whether this server sends any
         self._watched_since: float | None = None  # when the last watch was open
+        self._was_away = False  # the server, when a watch was to be opened
         self._objects_told = 0  # events about objects
         self._listed_at = 0.0
         self._missing_since: float | None = None
@@ -119,6 +120,8 @@ class Reflector:
         while True:
             delay = 0.0
             try:
+                if self._version is not None and self._was_away:
+                    await self._look_back()
                 if self._version is None:
                     await self._list()
                 await self._watch()
@@ -139,10 +142,9 @@ class Reflector:
         """Replace the whole state by what the server holds. Without a resourceVersion the answer is consistent."""
         listed = await list_all(self._client, self._path(), selector=self.selector)
         version = listed.version
-        has_changed = await run_in_slices(
-            self._replace(listed.items, is_older=_is_older(version, self._listed_version))
-        )
-        self._version = self._listed_version = version
+        has_changed = await run_in_slices(self._replace(listed.items, is_older=_is_older(version, self._last_version)))
+        self._version = self._last_version = version
+        self._was_away = False
         self._listed_at = self.synced_at = self._clock()
         self._missing_since = None
         was_listed, self.is_listed = self.is_listed, True
@@ -178,6 +180,14 @@ class Reflector:
             has_changed = True
         self.objects = found
         return has_changed
+
+    async def _look_back(self) -> None:
+        """A server that was away may be back from a backup: it never tells a watch that its version is to come."""
+        assert self._version is not None
+        if _is_older(await current_version(self._client, self._path()), self._version):
+            logger.warning("%s: the API server went back in time, listing anew", self.where)
+            self._version = None
+        self._was_away = False
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
@@ -303,12 +313,12 @@ class Reflector:
     def _bookmark(self, data: msgspec.Raw) -> None:
         version = read_version(data)
         if version:
-            self._version = version
+            self._version = self._last_version = version
             self._has_bookmarks = True
 
     def _move_on(self, seen: Peek) -> None:
         if seen.resourceVersion:
-            self._version = seen.resourceVersion
+            self._version = self._last_version = seen.resourceVersion
 
     @staticmethod
     def _keep(known: StoredObject | None, stored: StoredObject) -> StoredObject:
@@ -348,6 +358,8 @@ class Reflector:
         since, self._watched_since = self._watched_since, None
         if error.status == 0 and since is not None and self._clock() - since >= self._times.short_watch:
             return self._times.pause * self._draw()  # it was cut; whether the server is there shows at the next try
+        if error.status == 0 and since is None:
+            self._was_away = True
         return self._backoff.next(error.retry_after)
 
     def _may_be_missing(self) -> bool:

@@ -515,6 +515,40 @@ async def test_where_bookmarks_stop_the_kind_is_listed(tmp_path: Path) -> None:
             await pods.until_names("qwen-0")
 
 
+async def test_a_server_that_comes_back_from_a_backup_is_believed_at_once(tmp_path: Path) -> None:
+    async with KubeApi() as api:
+        api.create(pod("qwen-0", "127.1.0.1"))
+        early = api.store.version
+        api.create(pod("qwen-1"))
+        async with following(api, tmp_path) as pods:
+            await pods.until_names("qwen-0", "qwen-1")
+            await watching(api, pods)
+            api.refuse()
+            api.restart()
+            await pods.until(lambda: pods.reflector.failures >= 3)
+            api.store.drop_silently(api.store.find_kind("pods"), "default", "qwen-1")
+            api.store.rebirth(early)
+            await api.listen()
+            await pods.until_names("qwen-0")
+            api.create(pod("qwen-2"))
+            await pods.until_names("qwen-0", "qwen-2")
+
+
+async def test_a_server_that_was_away_and_kept_its_window_is_watched_on(tmp_path: Path) -> None:
+    async with KubeApi() as api:
+        api.create(pod("qwen-0"))
+        async with following(api, tmp_path) as pods:
+            await watching(api, pods)
+            api.refuse()
+            api.end_watches("reset")
+            await pods.until(lambda: pods.reflector.failures >= 3)
+            api.create(pod("qwen-1"))
+            before = len(api.requests)
+            await api.listen()
+            await pods.until_names("qwen-0", "qwen-1")
+            assert [(r.verb, r.query.get("limit")) for r in api.requests[before:]] == [("list", "1"), ("watch", None)]
+
+
 async def test_a_server_without_bookmarks_may_be_silent(tmp_path: Path) -> None:
     quick = replace(QUICK, silence=0.05)
     async with KubeApi() as api, following(api, tmp_path, times=quick) as pods:
