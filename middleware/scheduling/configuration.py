@@ -32,6 +32,9 @@ from middleware.scheduling.saturation import DEFAULT_THRESHOLDS, Thresholds
 
 _SCHEDULING = (Role.FILTER, Role.SCORER, Role.PICKER)
 METRICS_PATH = "/metrics"
+_HANDLER = "single-profile-handler"
+_PARSERS = frozenset(kind for kind in PLUGINS if kind.endswith("-parser"))
+_DETECTORS = frozenset(kind for kind, plugin in PLUGINS.items() if plugin.role is Role.DETECTOR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +104,7 @@ class _Decoder:
         profile = self._profile(data)
         if self.findings:
             return None
-        detector = self._of_role(Role.DETECTOR)
+        detector = self._detector(data)
         inline = {key: value for key, value in data.get("saturationDetector", {}).items() if key != "pluginRef"}
         return PickerConfiguration(
             profile=profile,
@@ -109,7 +112,7 @@ class _Decoder:
             prefix=prefix_settings(
                 [*self._of_type("approx-prefix-cache-producer"), *self._of_type("prefix-cache-scorer")]
             ),
-            thresholds=thresholds({**(detector[0] if detector else {}), **inline}),
+            thresholds=thresholds({**detector, **inline}),
             metrics_path=next((p["path"] for p in self._of_type("metrics-data-source") if "path" in p), METRICS_PATH),
         )
 
@@ -127,12 +130,18 @@ class _Decoder:
         parameters, found = validate(plugin.get("parameters") or {}, known.parameters)
         for below, message in found:
             self._find((*path, "parameters", *below), message)
+        if kind == _HANDLER and self._of_type(_HANDLER):
+            self._find((*path, "type"), "there is a profile handler already")
         self._plugins[name] = {"type": kind, "parameters": parameters if not found else {}}
         self._roles[name] = known.role
 
     def _check_references(self, data: dict[str, Any]) -> None:
         for path, name in _references(data, ()):
-            if name not in self._plugins:
+            kinds = _kinds_at(path)
+            if name in self._plugins:
+                if kinds and self._plugins[name]["type"] not in kinds:
+                    self._find(path, f'"{name}" is not one of {", ".join(sorted(kinds))}')
+            elif name not in kinds:  # those that the Inference Extension adds by itself need not be declared
                 self._find(path, f'there is no plugin named "{name}"')
 
     def _profile(self, data: dict[str, Any]) -> Profile:
@@ -169,17 +178,39 @@ class _Decoder:
                     self._find((*path, "pluginRef"), f'"{plugin_name}" is neither a filter nor a scorer nor a picker')
         if len(pickers) > 1:
             self._find(("schedulingProfiles", 0, "plugins"), "a profile has one picker")
+        if not pickers:  # one that is declared picks for a profile that does not say
+            declared = (name for name, role in self._roles.items() if role is Role.PICKER)
+            pickers = [make_picker(self._plugins[name]["type"]) for name in declared]
         chosen = {"picker": pickers[0]} if pickers else {}
         return Profile(name=name, filters=tuple(filters), scorers=tuple(scorers) or DEFAULT_SCORERS, **chosen)
 
     def _of_type(self, kind: str) -> list[dict[str, Any]]:
         return [plugin["parameters"] for plugin in self._plugins.values() if plugin["type"] == kind]
 
-    def _of_role(self, role: Role) -> list[dict[str, Any]]:
-        return [self._plugins[name]["parameters"] for name, found in self._roles.items() if found is role]
+    def _detector(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The parameters of the saturation detector that is referred to, else of one that is declared."""
+        older, newer = data.get("saturationDetector", {}), data.get("flowControl", {}).get("saturationDetector", {})
+        name = newer.get("pluginRef") or older.get("pluginRef")
+        if name is None:
+            name = next((name for name, role in self._roles.items() if role is Role.DETECTOR), "")
+        parameters: dict[str, Any] = self._plugins[name]["parameters"] if name in self._plugins else {}
+        return parameters
 
     def _find(self, path: FieldPath, message: str) -> None:
         self.findings.append((path, message))
+
+
+def _kinds_at(path: FieldPath) -> frozenset[str]:
+    """The plugin types that may be referred to here; none for a profile, which has a check of its own."""
+    match path[0]:
+        case "parser" | "requestHandler":
+            return _PARSERS
+        case "saturationDetector" | "flowControl":
+            return _DETECTORS
+        case "data" | "dataLayer":
+            return frozenset({"core-metrics-extractor" if "extractors" in path else "metrics-data-source"})
+        case _:
+            return frozenset()
 
 
 def _references(data: Any, path: FieldPath) -> Iterator[tuple[FieldPath, str]]:

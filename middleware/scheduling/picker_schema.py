@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 KIND = "EndpointPickerConfig"
-API_VERSIONS = ("llm-d.ai/v1alpha1", "inference.networking.x-k8s.io/v1alpha1")
+API_VERSIONS = ("llm-d.ai/v1alpha1", "inference.networking.x-k8s.io/v1alpha1", "llm-d.ai/v1")
 # What these switch on is how it works here, or makes no difference.
 IGNORED_GATES = frozenset({"enableLegacyMetrics", "dataLayer", "prepareDataPlugins"})
 

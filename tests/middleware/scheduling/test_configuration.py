@@ -133,6 +133,39 @@ saturationDetector: {queueDepthThreshold: 9, metricsStalenessThreshold: 500ms}
     assert found.thresholds == Thresholds(queue_depth=9, staleness_seconds=0.5)
 
 
+def test_of_several_detectors_the_one_referred_to_counts() -> None:
+    found = decode("""
+plugins:
+- {name: first, type: utilization-detector, parameters: {queueDepthThreshold: 1}}
+- {name: second, type: utilization-detector, parameters: {queueDepthThreshold: 2}}
+saturationDetector: {pluginRef: second}
+""")
+    assert found.thresholds == Thresholds(queue_depth=2)
+
+
+def test_what_the_extension_adds_by_itself_may_be_referred_to_without_being_declared() -> None:
+    found = decode("""
+plugins: [{type: queue-scorer}]
+parser: {pluginRef: openai-parser}
+requestHandler: {parsers: [{pluginRef: anthropic-parser}]}
+flowControl: {saturationDetector: {pluginRef: utilization-detector}}
+dataLayer: {sources: [{pluginRef: metrics-data-source, extractors: [{pluginRef: core-metrics-extractor}]}]}
+""")
+    assert found.thresholds == Thresholds()
+
+
+def test_a_picker_that_is_declared_picks_for_a_profile_without_one() -> None:
+    found = decode("""
+plugins: [{type: random-picker}, {type: queue-scorer}]
+schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
+""")
+    assert found.profile.picker == RandomPicker()
+
+
+def test_the_newest_version_s_name_is_taken() -> None:
+    decode("", head="apiVersion: llm-d.ai/v1\nkind: EndpointPickerConfig\n")
+
+
 PROFILE = "schedulingProfiles: [{name: a, plugins: [{%s}]}]"
 PLUGIN = "schedulingProfiles[0].plugins[0]"
 
@@ -174,6 +207,31 @@ PLUGIN = "schedulingProfiles[0].plugins[0]"
             "plugins: [{type: metrics-data-source, parameters: {scheme: https}}]", "parameters.scheme:", id="https"
         ),
         pytest.param("saturationDetector: {metricsStalenessThreshold: soon}", "StalenessThreshold:", id="duration"),
+        pytest.param(
+            "plugins: [{type: queue-scorer}]\nparser: {pluginRef: queue-scorer}",
+            'parser.pluginRef: "queue-scorer" is not one of anthropic-parser,',
+            id="no-parser-by-type",
+        ),
+        pytest.param(
+            "plugins: [{type: queue-scorer}]\nsaturationDetector: {pluginRef: queue-scorer}",
+            'saturationDetector.pluginRef: "queue-scorer" is not one of utilization-detector',
+            id="no-detector",
+        ),
+        pytest.param(
+            "plugins: [{type: queue-scorer}]\ndata: {sources: [{pluginRef: queue-scorer}]}",
+            'data.sources[0].pluginRef: "queue-scorer" is not one of metrics-data-source',
+            id="no-source",
+        ),
+        pytest.param(
+            "dataLayer: {sources: [{pluginRef: metrics-data-source, extractors: [{pluginRef: queue-scorer}]}]}",
+            'extractors[0].pluginRef: there is no plugin named "queue-scorer"',
+            id="no-extractor",
+        ),
+        pytest.param(
+            "plugins: [{type: single-profile-handler}, {name: b, type: single-profile-handler}]",
+            "plugins[1].type: there is a profile handler already",
+            id="two-handlers",
+        ),
         pytest.param("---\na: 1", "must hold one EndpointPickerConfig, not 2 documents", id="two-documents"),
         pytest.param("plugins: [", "not YAML", id="not-yaml"),
     ],
