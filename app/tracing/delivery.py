@@ -39,7 +39,12 @@ class Delivery(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Deliver one batch."""
         self._status.code = None
-        result = self._exporter.export(spans)
+        why = "does not answer"
+        try:
+            result = self._exporter.export(spans)
+        except Exception as error:  # such as a certificate's file that is not there; the text may hold anything
+            result = SpanExportResult.FAILURE
+            why = f"cannot be sent to ({type(error).__name__})"
         if result is SpanExportResult.SUCCESS:
             self._counts.delivered += len(spans)
             if self._is_failing:
@@ -49,7 +54,8 @@ class Delivery(SpanExporter):
         self._counts.lost += len(spans)
         if not self._is_failing:
             self._is_failing = True
-            why = "does not answer" if self._status.code is None else f"answers {self._status.code}"
+            if self._status.code is not None:
+                why = f"answers {self._status.code}"
             self._tell(
                 logging.WARNING,
                 f"the trace collector at {self._collector} {why}: traces are lost until it takes them, requests go on",

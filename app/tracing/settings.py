@@ -72,7 +72,10 @@ def read_tracing_settings(environ: Mapping[str, str]) -> TracingSettings | None:
     endpoint = own or common
     scheme = urllib.parse.urlsplit(endpoint).scheme
     if not is_grpc and scheme not in ("http", "https"):
-        raise TracingConfigurationError(f"OTEL_EXPORTER_OTLP_ENDPOINT: not a URL with http or https: {endpoint}")
+        name = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" if own else "OTEL_EXPORTER_OTLP_ENDPOINT"
+        shown = endpoint.partition("?")[0].rpartition("@")[2]  # without what may be a credential
+        raise TracingConfigurationError(f"{name}: not a URL with http or https: {shown}")
+    _check_limits(environ)
     if not is_grpc and not own:
         endpoint = f"{common.rstrip('/')}/v1/traces"
     return TracingSettings(
@@ -106,6 +109,15 @@ def _timeout(environ: Mapping[str, str]) -> float:
     if not 0 < milliseconds < float("inf"):
         raise TracingConfigurationError(f"OTEL_EXPORTER_OTLP_TIMEOUT={text}: not a number of milliseconds above 0")
     return milliseconds / 1000
+
+
+def _check_limits(environ: Mapping[str, str]) -> None:
+    # The SDK reads them while it is imported, and raises then.
+    for name, text in environ.items():
+        if name.startswith("OTEL_") and name.endswith(("_COUNT_LIMIT", "_LENGTH_LIMIT")):
+            value = text.strip()
+            if value and not (value.isascii() and value.isdigit()):
+                raise TracingConfigurationError(f"{name}={text}: not a number from 0 up")
 
 
 def _genai_version(environ: Mapping[str, str]) -> GenAiVersion:

@@ -24,6 +24,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from app.tracing.counts import DeliveryCounts
 from app.tracing.delivery import Delivery
+from app.tracing.sdk_words import guard_sdk_words, release_sdk_words
 from app.tracing.settings import TracingConfigurationError, TracingSettings
 from app.tracing.spans import TraceIds, Tracing
 
@@ -44,6 +45,7 @@ class TracingPipeline:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
                 loop.call_soon_threadsafe(logger.log, level, "%s", line)
 
+        guard_sdk_words()
         propagator = _propagator(settings.propagators)
         self.counts = DeliveryCounts()
         try:
@@ -84,6 +86,7 @@ class TracingPipeline:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 await done.wait()
+        release_sdk_words()
 
 
 def _exporter(settings: TracingSettings) -> SpanExporter:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from app.tracing.counts import DeliveryCounts
+from app.tracing.delivery import Delivery
 from app.tracing.settings import TracingConfigurationError, TracingSettings
 from app.tracing.setup import TracingPipeline
 from tests.support.gateway import route_to, running_gateway
@@ -127,3 +132,41 @@ async def test_compression_and_headers_are_the_standards(monkeypatch: pytest.Mon
     assert collector.headers[0]["content-encoding"] == "gzip"
     assert collector.resource["deployment.environment.name"] == "test"
     assert (collector.resource["service.name"], collector.resource["service.instance.id"]) == ("our-gateway", "pod-7")
+
+
+async def test_a_header_that_the_sdk_does_not_take_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "Authorization: Bearer SECRET-KEY")
+    async with tracing_to(9):
+        pass
+    assert "SECRET" not in caplog.text
+    assert "OTEL_EXPORTER_OTLP_HEADERS" in caplog.text
+
+
+def test_a_delivery_that_raises_is_lost_and_said() -> None:
+    class Raising(SpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            raise OSError("no such certificate")
+
+    said: list[str] = []
+    counts = DeliveryCounts()
+    delivery = Delivery(Raising(), collector="c:4318", counts=counts, tell=lambda _, line: said.append(line))
+    try:
+        assert delivery.export([ReadableSpan("a"), ReadableSpan("b")]) is SpanExportResult.FAILURE
+    finally:
+        delivery.shutdown()
+    assert counts.lost == 2
+    assert said == [
+        "the trace collector at c:4318 cannot be sent to (OSError): traces are lost until it takes them, requests go on"
+    ]
+
+
+async def test_a_clients_trace_state_does_not_fill_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: PLANTED\r\n"
+    async with receiving() as collector, tracing_to(collector.port) as pipeline:
+        async with running_gateway(route_to(("127.0.0.1", 9)), folder=tmp_path, tracing=pipeline.observer) as running:
+            request = REQUEST.replace(b"Content-Length", state.encode() + b"Content-Length").replace(b"qwen", b"none")
+            assert (await ask(running.port, request)).status == 404
+            await collector.wait_spans(1)
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]

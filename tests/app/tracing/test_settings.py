@@ -70,11 +70,21 @@ def test_names_of_attributes_are_chosen_by_the_standards_switch() -> None:
         pytest.param({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "not a URL", id="endpoint"),
         pytest.param({"OTEL_EXPORTER_OTLP_TIMEOUT": "10s"}, "OTEL_EXPORTER_OTLP_TIMEOUT=10s", id="timeout"),
         pytest.param({"OTEL_EXPORTER_OTLP_TIMEOUT": "0"}, "above 0", id="no time"),
+        pytest.param({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=many", id="a limit"),
     ],
 )
 def test_what_cannot_be_done_is_said_by_the_variables_name(environ: dict[str, str], word: str) -> None:
     with pytest.raises(TracingConfigurationError, match=word):
         read_tracing_settings(BASE | environ)
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+def test_what_is_said_of_an_endpoint_has_no_credentials(name: str) -> None:
+    with pytest.raises(TracingConfigurationError) as caught:
+        read_tracing_settings({name: "user:secret@collector:4318?key=secret"})
+    assert name in str(caught.value)
+    assert "collector:4318" in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_the_collectors_name_for_people_has_no_credentials() -> None:
