@@ -24,7 +24,9 @@ class WriteHeaders(Setter[RawHeaders]):
     """Behind an attempt's headers."""
 
     def set(self, carrier: RawHeaders, key: str, value: str) -> None:
-        carrier.append((key.lower().encode("ascii"), value.encode("latin-1")))
+        name = key.lower().encode("ascii")
+        carrier[:] = [pair for pair in carrier if pair[0] != name]  # two propagators may say the same
+        carrier.append((name, value.encode("latin-1")))
 
 
 READ = ReadHeaders()

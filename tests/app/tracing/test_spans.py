@@ -347,3 +347,35 @@ async def test_of_many_requests_the_share_is_sampled_and_every_trace_is_its_own(
     sampled = {trace_id for _, trace_id, _, flags in told if int(flags, 16) & 1}
     assert 5 < len(sampled) < 55
     assert {span.trace_id for span in collector.spans} == sampled
+
+
+@pytest.mark.parametrize("arg", ["0", "1"], ids=["unsampled", "sampled"])
+async def test_other_propagators_say_it_in_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arg: str) -> None:
+    """Two of them; that both are the same keeps the test from needing a package."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", arg)
+    script = Recorded()
+    async with receiving() as collector, RawUpstream(script) as upstream:
+        async with tracing_to(collector.port, OTEL_PROPAGATORS="tracecontext,tracecontext") as pipeline:
+            manifests = route_to((upstream.host, upstream.port))
+            async with running_gateway(manifests, folder=tmp_path, tracing=pipeline.observer) as running:
+                await ask(
+                    running.port, post(headers=f"traceparent: 00-{TRACE_ID}-{PARENT_ID}-01\r\ntracestate: a=b\r\n")
+                )
+                await running.finished.next()
+    (told,) = sent_header(script.requests[0], "traceparent")
+    assert told.startswith(f"00-{TRACE_ID}-")
+    assert (told.endswith("-01"), PARENT_ID in told) == (arg == "1", False)
+    assert sent_header(script.requests[0], "tracestate") == ["a=b"]
+
+
+async def test_without_propagators_every_trace_is_our_own_and_headers_pass_unchanged(tmp_path: Path) -> None:
+    script = Recorded()
+    async with receiving() as collector, RawUpstream(script) as upstream:
+        async with tracing_to(collector.port, OTEL_PROPAGATORS="none") as pipeline:
+            manifests = route_to((upstream.host, upstream.port))
+            async with running_gateway(manifests, folder=tmp_path, tracing=pipeline.observer) as running:
+                await ask(running.port, post(headers=f"traceparent: 00-{TRACE_ID}-{PARENT_ID}-01\r\n"))
+                spans = await collector.wait_spans(3)
+    assert sent_header(script.requests[0], "traceparent") == [f"00-{TRACE_ID}-{PARENT_ID}-01"]
+    assert server_span(spans).trace_id != TRACE_ID
