@@ -39,12 +39,14 @@ class Session:
     own_value: bytes | None = None  # the client's own value, which is no token of ours
 
     def preferred(self, arms: tuple[BackendRef, ...]) -> tuple[BackendRef, ...]:
-        """The arms with the client's own first. It has to be among those that were drawn, as none of weight 0 is."""
-        if self.arm_key is None or arm_key_of(arms[0]) == self.arm_key:
+        """The arms with the client's own first. It has to be among those that were drawn, as none of weight 0 is: else
+        the client is on no arm any more."""
+        if self.arm_key is None:
             return arms
         for number, arm in enumerate(arms):
             if arm_key_of(arm) == self.arm_key:
-                return (arm, *arms[:number], *arms[number + 1 :])
+                return (arm, *arms[:number], *arms[number + 1 :]) if number else arms
+        self.arm_key = None
         return arms
 
     def draw(self) -> float | None:
@@ -55,10 +57,14 @@ class Session:
         return (int.from_bytes(digest) >> 11) * 2.0**-53
 
     def answer_headers(self, arm: BackendRef) -> list[tuple[bytes, bytes]]:
-        """What the answer says, when it says anything new: a cookie once, a header each time."""
-        key, settings = arm_key_of(arm), self.settings
-        is_kept = key == self.arm_key
-        entry = (self.rule_key, key, b"%x" % (self.since if is_kept else self.now))
+        """What the answer says, when it says anything new: a cookie once, a header each time.
+
+        Who is on an arm stays on it though another has answered this time: a moment's failure of one arm must not move
+        its clients to the others for good, which the weights do not want.
+        """
+        settings, is_kept = self.settings, self.arm_key is not None
+        key, since = (self.arm_key, self.since) if self.arm_key is not None else (arm_key_of(arm), self.now)
+        entry = (self.rule_key, key, b"%x" % since)
         entries = (*self.others[-(MAX_ENTRIES - 1) :], entry)
         token = b"p1" + b"".join(b"-" + b".".join(parts) for parts in entries)
         if settings.kind == "Header":

@@ -72,7 +72,10 @@ def test_a_cookie_is_set_only_when_it_says_something_new() -> None:
     assert name == b"set-cookie"
     value = cookie.split(b"; ")[0].removeprefix(b"arm=")
     assert read(value, settings=COOKIE).answer_headers(CANARY) == []
-    assert read(value, settings=COOKIE).answer_headers(STABLE) != []  # the arm failed, and another answered
+    assert read(value, settings=COOKIE).answer_headers(STABLE) == []  # its arm failed, and another answered this once
+    gone = read(value, settings=COOKIE)
+    assert gone.preferred((STABLE,)) == (STABLE,)
+    assert gone.answer_headers(STABLE) != []  # its arm has no weight any more
     assert read(b"user-7", settings=COOKIE).answer_headers(CANARY) == []  # the application's own cookie
 
 
