@@ -26,9 +26,8 @@ def nanoseconds(exchange: Exchange, at: float) -> int:
 
 def request_line(exchange: Exchange) -> Attributes:
     """What is known with the head. Never the query: it can hold keys."""
-    method = exchange.method
     attributes: Attributes = {
-        "http.request.method": method if method in METHODS else "_OTHER",
+        **method_of(exchange),
         "url.path": exchange.raw_path.decode("latin-1"),
         "url.scheme": exchange.scheme,
         "client.address": exchange.peer,
@@ -36,12 +35,27 @@ def request_line(exchange: Exchange) -> Attributes:
     agent = exchange.by_name.get(b"user-agent")
     if agent is not None:
         attributes["user_agent.original"] = agent.decode("latin-1")
-    host, _, port = exchange.host.decode("latin-1").rpartition(":")
-    if host and port.isdigit():
-        attributes["server.address"], attributes["server.port"] = host, int(port)
-    elif exchange.host:
-        attributes["server.address"] = exchange.host.decode("latin-1")
+    if exchange.host:
+        whole = exchange.host.decode("latin-1")
+        host, _, port = whole.rpartition(":")
+        if host and port.isdigit():
+            whole, attributes["server.port"] = host, int(port)
+        attributes["server.address"] = whole.removeprefix("[").removesuffix("]")
     return attributes
+
+
+def method_of(exchange: Exchange) -> Attributes:
+    """The method, of which the conventions know a closed list."""
+    method = exchange.method
+    if method in METHODS:
+        return {"http.request.method": method}
+    original: Attributes = {"http.request.method_original": method} if method else {}
+    return {"http.request.method": "_OTHER", **original}
+
+
+def method_name(exchange: Exchange) -> str:
+    """What a span is named by it."""
+    return exchange.method if exchange.method in METHODS else "HTTP"
 
 
 def call(exchange: Exchange, headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, dict[Fact, Value | None]]:
@@ -51,7 +65,7 @@ def call(exchange: Exchange, headers: Iterable[tuple[bytes, bytes]]) -> tuple[st
     named = find_header(headers, MODEL_HEADER)
     model = None if named is None else named.decode("utf-8", "replace")
     if api is None or model is None:
-        return (exchange.method if exchange.method in METHODS else "HTTP"), {}
+        return method_name(exchange), {}
     return f"{api.operation} {model}", {
         Fact.OPERATION: api.operation,
         Fact.PROVIDER: api.provider,
@@ -60,6 +74,7 @@ def call(exchange: Exchange, headers: Iterable[tuple[bytes, bytes]]) -> tuple[st
 
 
 def attempt_error(attempt: Attempt) -> str | None:
+    """Why an attempt failed, or None: it did not. A client that leaves is no failure of the pod's."""
     if attempt.outcome is Outcome.ANSWERED:
         return str(attempt.status) if attempt.status is not None and attempt.status >= 400 else None
-    return attempt.outcome.value
+    return None if attempt.outcome is Outcome.ABANDONED else attempt.outcome.value

@@ -32,7 +32,7 @@ from opentelemetry.util.types import AttributeValue
 from app.logs import final_status
 from app.tracing.carriers import READ, WRITE
 from app.tracing.counts import DeliveryCounts
-from app.tracing.facts import METHODS, Attributes, attempt_error, call, nanoseconds, request_line
+from app.tracing.facts import Attributes, attempt_error, call, method_name, method_of, nanoseconds, request_line
 from app.tracing.genai import Fact, Value, api_of, genai_attributes, request_facts
 from app.tracing.settings import GenAiVersion
 from middleware.errors import Reason
@@ -89,7 +89,7 @@ class Tracing:
 
     def started(self, exchange: Exchange) -> None:
         """A request came: its trace begins, or goes on."""
-        name = exchange.method if exchange.method in METHODS else "HTTP"
+        name = method_name(exchange)
         parent = _ROOT
         if not self.fields.isdisjoint(exchange.by_name):
             parent = self.propagator.extract(exchange.by_name, context=_ROOT, getter=READ)
@@ -209,7 +209,7 @@ class _Sampled:
             **genai_attributes(facts | self._parameters, tracing.genai),
             "server.address": endpoint.address,
             "server.port": endpoint.port,
-            "http.request.method": exchange.method,
+            **method_of(exchange),
             "pointsman.backend": attempt.pick.backend_ref.name,
             "pointsman.endpoint": attempt.pick.upstream.label,
         }
@@ -237,7 +237,7 @@ class _Sampled:
             kind=SpanKind.CLIENT,
             attributes={
                 **genai_attributes(facts, tracing.genai),
-                "http.request.method": exchange.method,
+                **method_of(exchange),
                 "pointsman.request_id": exchange.request_id,
                 "pointsman.route": record.rule.route,
                 "pointsman.rule": record.rule.name,
@@ -356,14 +356,12 @@ class _Sampled:
         api = api_of(exchange.path)
         if api is not None and exchange.path == f"/v1/{api.path}":
             optional["http.route"] = exchange.path
-            span.update_name(f"{exchange.method} {exchange.path}")
+            span.update_name(f"{method_name(exchange)} {exchange.path}")
         status = final_status(exchange)
         broke_off = exchange.reason is not Reason.OK and exchange.reason is not Reason.CLIENT_CLOSED and status < 400
         if status >= 500 or broke_off:
             optional["error.type"] = exchange.reason.value or str(status)
             span.set_status(Status(StatusCode.ERROR, exchange.message or None))
-        elif exchange.reason is not Reason.OK:
-            optional["error.type"] = exchange.reason.value
         span.set_attributes(attributes | {name: value for name, value in optional.items() if value is not None})
         span.end(None if exchange.ended_at is None else nanoseconds(exchange, exchange.ended_at))
 

@@ -195,11 +195,13 @@ async def test_a_client_that_leaves_is_an_event_and_no_error(tmp_path: Path) -> 
             spans = await collector.wait_spans(3)
     server = server_span(spans)
     assert [event.name for event in server.events] == ["request read", "client left"]
-    assert server.attributes["pointsman.reason"] == server.attributes["error.type"] == "client_closed"
+    assert server.attributes["pointsman.reason"] == "client_closed"
     assert "http.response.status_code" not in server.attributes
-    assert not server.is_error
     (attempt,) = child(spans, "CLIENT")
     assert attempt.attributes["pointsman.outcome"] == "abandoned"
+    for span in (server, attempt):
+        assert not span.is_error
+        assert "error.type" not in span.attributes
 
 
 async def test_what_is_refused_before_it_is_routed_is_one_span_with_the_reason(tmp_path: Path) -> None:
@@ -212,7 +214,49 @@ async def test_what_is_refused_before_it_is_routed_is_one_span_with_the_reason(t
             spans = await collector.wait_spans(2)
     assert {span.kind for span in spans} == {"SERVER"}
     assert spans[0].attributes["pointsman.reason"] == "model_not_found"
+    # A client's mistake is no error of a server, say the conventions.
     assert (spans[0].is_error, spans[1].name) == (False, "HTTP")
+    assert "error.type" not in spans[0].attributes
+
+
+async def test_a_method_that_the_conventions_do_not_know_names_no_span(tmp_path: Path) -> None:
+    async with receiving() as collector, RawUpstream(Recorded()) as upstream, tracing_to(collector.port) as pipeline:
+        manifests = route_to((upstream.host, upstream.port))
+        async with running_gateway(manifests, folder=tmp_path, tracing=pipeline.observer) as running:
+            await ask(running.port, post().replace(b"POST ", b"LINK ", 1))
+            spans = await collector.wait_spans(3)
+    server = server_span(spans)
+    assert server.name == "HTTP /v1/chat/completions"
+    for span in (server, *child(spans, "CLIENT")):
+        assert span.attributes["http.request.method"] == "_OTHER"
+        assert span.attributes["http.request.method_original"] == "LINK"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("[::1]:8080", {"server.address": "::1", "server.port": 8080}),
+        ("[::1]", {"server.address": "::1"}),
+        ("gw.example", {"server.address": "gw.example"}),
+    ],
+)
+async def test_the_host_that_was_asked_for(tmp_path: Path, host: str, expected: dict[str, object]) -> None:
+    async with receiving() as collector, tracing_to(collector.port) as pipeline:
+        async with running_gateway(route_to(("127.0.0.1", 9)), folder=tmp_path, tracing=pipeline.observer) as running:
+            await ask(running.port, post(b'{"model":"none"}').replace(b"gw.example:8080", host.encode()))
+            (span,) = await collector.wait_spans(1)
+    assert {name: value for name, value in span.attributes.items() if name.startswith("server.")} == expected
+
+
+async def test_numbers_that_no_collector_takes_do_not_cost_the_batch(tmp_path: Path) -> None:
+    script = Recorded(b'{"usage":{"prompt_tokens":18446744073709551615,"completion_tokens":3}}')
+    async with receiving() as collector, RawUpstream(script) as upstream, tracing_to(collector.port) as pipeline:
+        manifests = route_to((upstream.host, upstream.port))
+        async with running_gateway(manifests, folder=tmp_path, tracing=pipeline.observer) as running:
+            await ask(running.port, post(b'{"model":"qwen","seed":18446744073709551615,"max_tokens":7}'))
+            (attempt,) = child(await collector.wait_spans(3), "CLIENT")
+    assert attempt.attributes["gen_ai.request.max_tokens"] == 7
+    assert "gen_ai.request.seed" not in attempt.attributes
 
 
 async def test_a_mirror_has_a_trace_of_its_own_that_is_linked(tmp_path: Path) -> None:
