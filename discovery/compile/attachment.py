@@ -64,6 +64,7 @@ class RouteAttachments:
 
     attachments: list[Attachment] = field(default_factory=list)
     parents: list[tuple[str | None, Condition]] = field(default_factory=list)  # parent and its Accepted
+    refusing: list[str] = field(default_factory=list)  # Gateways that do not take it
 
 
 def plan_listeners(index: Index, *, by_port: bool = False) -> list[ListenerPlan]:
@@ -122,8 +123,13 @@ def attach(route: Route, plans: list[ListenerPlan], index: Index) -> RouteAttach
     if not route.spec.parent_refs:
         _attach_without_parents(route, plans, index, result)
         return result
+    gateways = {plan.gateway.path for plan in plans if plan.gateway is not None}
     for ref in refs:
-        result.parents.append((parent_name(ref, route.namespace), _attach_by(ref, route, plans, index, result)))
+        accepted = _attach_by(ref, route, plans, index, result)
+        result.parents.append((parent_name(ref, route.namespace), accepted))
+        path = f"{ref.namespace or route.namespace}/{ref.name}"
+        if accepted.status == "False" and path in gateways:
+            result.refusing.append(path)
     return result
 
 

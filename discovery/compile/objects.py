@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from discovery.compile.adapters import Adapters
 from discovery.compile.attachment import parent_name
@@ -15,14 +16,24 @@ from discovery.resources.meta import ObjectKey, Resource
 from discovery.status import Condition, ObjectStatus
 
 
+class PoolUse(NamedTuple):
+    """A pool that routes of one Gateway refer to, and whether any of them is accepted there."""
+
+    pool: InferencePool
+    is_accepted: bool
+
+
 def object_statuses(
-    index: Index, used_pools: Mapping[tuple[ObjectKey, str | None], InferencePool], adapters: Adapters
+    index: Index, used_pools: Mapping[tuple[ObjectKey, str | None], PoolUse], adapters: Adapters
 ) -> Iterator[ObjectStatus]:
     """Conditions of what routes refer to. A pool has some for each Gateway (by name) with a route that uses it."""
     for gateway_class in index.resources.gateway_classes:
         yield _status(gateway_class, _true(gateway_class, "Accepted"))
-    for (_, gateway), pool in used_pools.items():
-        yield replace(_status(pool, _true(pool, "Accepted"), _true(pool, "ResolvedRefs")), parent=gateway)
+    for (_, gateway), (pool, is_accepted) in used_pools.items():
+        accepted = _true(pool, "Accepted")
+        if not is_accepted:
+            accepted = _false(pool, "Accepted", "HTTPRouteNotAccepted", "no route that refers to it is accepted")
+        yield replace(_status(pool, accepted, _true(pool, "ResolvedRefs")), parent=gateway)
     for backend in index.resources.backends:
         if backend.key not in index.backend_faults:
             index.backend_faults[backend.key] = backend_fault(backend, index)

@@ -14,13 +14,12 @@ from discovery.compile.attachment import ListenerPlan, RouteAttachments, attach,
 from discovery.compile.index import Index, Route
 from discovery.compile.listener_status import listener_statuses
 from discovery.compile.model_rewrites import ModelRewriting
-from discovery.compile.objects import left_out_statuses, object_statuses
+from discovery.compile.objects import PoolUse, left_out_statuses, object_statuses
 from discovery.compile.policies import Policies
 from discovery.compile.rules import CompiledRule, compile_rule
 from discovery.resources.collection import LeftOut, Resources
 from discovery.resources.envoy_ai_gateway import AIRouteRule
 from discovery.resources.gateway_api import RouteRule
-from discovery.resources.inference import InferencePool
 from discovery.resources.meta import ObjectKey, Resource
 from discovery.routing_table import PathKind, RouteEntry, RoutingTable
 from discovery.slices import Steps, collect, run_at_once
@@ -215,13 +214,20 @@ class _Compiler:
         yield from self._policies.statuses()
 
 
-def _used_pools(states: list[_RouteState]) -> dict[tuple[ObjectKey, str | None], InferencePool]:
-    """Each pool that a route uses, once for each Gateway that the route is attached to."""
-    used: dict[tuple[ObjectKey, str | None], InferencePool] = {}
+def _used_pools(states: list[_RouteState]) -> dict[tuple[ObjectKey, str | None], PoolUse]:
+    """Each pool that a route uses, once for each Gateway that the route asks for and that we serve."""
+    used: dict[tuple[ObjectKey, str | None], PoolUse] = {}
     for state in states:
-        gateways = {a.plan.gateway.path if a.plan.gateway else None for a in state.attachments.attachments}
+        gateways: dict[str | None, bool] = {}
+        for attachment in state.attachments.attachments:
+            gateway = attachment.plan.gateway
+            gateways[gateway.path if gateway is not None else None] = state.is_accepted
+        for gateway_path in state.attachments.refusing:
+            gateways.setdefault(gateway_path, False)
         for pool in (pool for rule in state.rules for pool in rule.pools):
-            used.update({(pool.key, gateway): pool for gateway in sorted(gateways, key=str)})
+            for path, is_accepted in sorted(gateways.items(), key=str):
+                known = used.get((pool.key, path))
+                used[pool.key, path] = PoolUse(pool, is_accepted or (known is not None and known.is_accepted))
     return used
 
 

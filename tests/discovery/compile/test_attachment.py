@@ -9,6 +9,7 @@ from discovery.compile.attachment import ListenerPlan, intersect
 from discovery.compile.index import Index
 from discovery.resources.collection import Resources
 from discovery.resources.gateway_api import HTTPRoute
+from discovery.snapshot import Routing
 from tests.discovery.loading import LoadText, ask, condition_of
 
 GATEWAY = """\
@@ -280,3 +281,28 @@ spec: {selector: {matchLabels: {app: x}}, targetPorts: [{number: 8000}]}
     routing = load_text.compiled(pool + gateways + to_pool.replace(BACKEND, "")).routing
     assert condition_of(routing, "GatewayClass", "c", "Accepted").status == "True"
     assert [s.parent for s in routing.statuses if s.kind == "InferencePool"] == ["default/one", "default/two"]
+
+
+def test_a_pool_is_told_of_gateways_that_accept_none_of_its_routes(load_text: LoadText) -> None:
+    pool = """\
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {name: b}
+spec: {selector: {matchLabels: {app: x}}, targetPorts: [{number: 8000}]}
+---
+"""
+    named = "[{name: http, protocol: HTTP, port: 80, hostname: %s.com}]"
+    gateways = gateway(named % "one", "one") + gateway(named % "two", "two")
+    kinds = ("group: gateway.envoyproxy.io, kind: Backend", "group: inference.networking.k8s.io, kind: InferencePool")
+    parents = "parentRefs: [{name: one}, {name: two, sectionName: nope}, {name: three}]"
+    to_pool = route(parents).replace(*kinds).replace(BACKEND, "")
+
+    def accepted(routing: Routing) -> dict[str | None, tuple[str, str]]:
+        found = [s for s in routing.statuses if s.kind == "InferencePool"]
+        return {s.parent: (c.status, c.reason) for s in found for c in s.conditions if c.type == "Accepted"}
+
+    refused = {"default/one": ("True", "Accepted"), "default/two": ("False", "HTTPRouteNotAccepted")}
+    assert accepted(load_text.compiled(pool + gateways + to_pool).routing) == refused
+    more = route("parentRefs: [{name: two}]", name="two").replace(*kinds).replace(BACKEND, "")
+    taken = {"default/one": ("True", "Accepted"), "default/two": ("True", "Accepted")}
+    assert accepted(load_text.compiled(pool + gateways + to_pool + more).routing) == taken
