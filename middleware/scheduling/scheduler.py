@@ -16,6 +16,7 @@ from functools import lru_cache
 
 from discovery.snapshot import PoolSettings
 from middleware.scheduling.configuration import PickerConfiguration
+from middleware.scheduling.crowding import uncrowded
 from middleware.scheduling.load import Draw, Load, SchedulingRequest
 from middleware.scheduling.plugins import MIN_AUTOMATIC_BLOCK_TOKENS
 from middleware.scheduling.prefix_index import PrefixIndex
@@ -149,7 +150,7 @@ class Scheduler:
             self._remember(self._sent.popleft())
         block_tokens = self._blocks_of(pool_id, loads, now)
         hashes = asked.hashes(block_tokens, self.configuration.prefix.max_blocks)
-        matched = self.index.match(hashes) if hashes else {}
+        matched = uncrowded(self.index.match(hashes), loads) if hashes else {}
         request = SchedulingRequest(model=asked.model, blocks=len(hashes), matched=matched, block_tokens=block_tokens)
         return request, hashes
 

@@ -47,6 +47,16 @@ def test_a_prompt_counts_once_it_is_answered() -> None:
     assert scores(scheduler, asked("x" * 2000 + "y" * 2000), loads)[0] == 7 / 15
 
 
+def test_a_burst_of_one_cached_prompt_spreads() -> None:
+    scheduler, loads = Scheduler(clock=Clock()), [load() for _ in range(4)]
+    first = asked()
+    scheduler.pick("p", POOL, first, loads)
+    scheduler.answered(first)
+    for _ in range(200):
+        loads[scheduler.pick("p", POOL, asked(), loads)].begin()
+    assert all(35 <= one.in_flight <= 65 for one in loads)
+
+
 def test_or_when_the_endpoint_has_had_time_to_compute_it() -> None:
     clock = Clock()
     scheduler, loads = Scheduler(draw=lambda: 0.0, clock=clock), [load(), load()]
