@@ -34,12 +34,13 @@ BUSY_INTERVAL_SECONDS = 0.05
 IDLE_INTERVAL_SECONDS = 1.0
 BARE_INTERVAL_SECONDS = 10.0  # of an endpoint that answers and has no metrics: it will hardly get any
 MAX_READINGS_PER_SECOND = 500  # of all endpoints together
-MAX_IDLE_READINGS_PER_SECOND = 120  # while they are idle: 1,000 of them at rest are not to take a tenth of a core
+MAX_IDLE_READINGS_PER_SECOND = 100  # while they are idle: 1,000 of them at rest are not to take a tenth of a core
 BUSY_SECONDS = 2.0  # after its last request a pool still counts as busy
 TIMEOUT_SECONDS = 1.0  # of one reading, connecting included
 STALE_SECONDS = 2.0
 MAX_METRICS_BYTES = 4 * 1024 * 1024
-PATIENT_FAILURES = 3  # from so many on, one after the other, an endpoint is asked like an idle one
+PATIENT_FAILURES = 3  # from so many on, one after the other, an endpoint is asked less often
+PATIENT_INTERVAL_SECONDS = 5.0
 
 _NO_METRICS = frozenset({404, 405, 501})
 _TIMEOUTS = Timeouts(
@@ -229,7 +230,8 @@ class MetricsScraper:
             return BARE_INTERVAL_SECONDS
         if target.is_busy:
             return max(BUSY_INTERVAL_SECONDS, self._busy / (MAX_READINGS_PER_SECOND - MAX_IDLE_READINGS_PER_SECOND))
-        return max(IDLE_INTERVAL_SECONDS, len(self._targets) / MAX_IDLE_READINGS_PER_SECOND)
+        longest = PATIENT_INTERVAL_SECONDS if target.failures >= PATIENT_FAILURES else IDLE_INTERVAL_SECONDS
+        return max(longest, len(self._targets) / MAX_IDLE_READINGS_PER_SECOND)
 
     def _schedule(self, target: _Target) -> None:
         """Ask it an interval after it was asked last; at once if that is over."""
