@@ -125,7 +125,8 @@ def _propagator(names: tuple[str, ...]) -> TextMapPropagator:
             known = entry_points(group="opentelemetry_propagator", name=name)
             if not known:
                 raise TracingConfigurationError(
-                    f"OTEL_PROPAGATORS={name}: not tracecontext, baggage or none, and no installed package has it"
+                    f"OTEL_PROPAGATORS={name}: not tracecontext, baggage or none, and no installed package has it; "
+                    f"those of OpenTelemetry are called opentelemetry-propagator-…"
                 )
             found.append(next(iter(known)).load()())
     return found[0] if len(found) == 1 else CompositePropagator(found)

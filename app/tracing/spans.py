@@ -91,7 +91,8 @@ class Tracing:
         """A request came: its trace begins, or goes on."""
         name = method_name(exchange)
         parent = _ROOT
-        if not self.fields.isdisjoint(exchange.by_name):
+        # W3C's alone is known by its fields; others have more than they name, as b3 has its older headers.
+        if not self.fields.isdisjoint(exchange.by_name) or (self.fields and not self.is_w3c):
             parent = self.propagator.extract(exchange.by_name, context=_ROOT, getter=READ)
         else:
             # The sampler alone, before the tracer and all that it makes: most requests end here.
@@ -252,6 +253,8 @@ class _Sampled:
 
     def end(self, exchange: Exchange) -> None:
         """End every span of the request."""
+        if exchange.read_at is not None and exchange.body_size:
+            self._event(exchange, "request read", exchange.read_at, {"http.request.body.size": exchange.body_size})
         previous: Attempt | None = None
         for (attempt, span), scores in zip(self._attempts, self._scores, strict=True):
             self._end_attempt(exchange, attempt, span)
@@ -269,8 +272,6 @@ class _Sampled:
             previous = attempt
         if exchange.rule is not None:
             self._decision(exchange)
-        if exchange.read_at is not None and exchange.body_size:
-            self._event(exchange, "request read", exchange.read_at, {"http.request.body.size": exchange.body_size})
         if exchange.first_byte_at is not None:
             self._event(exchange, "first byte", exchange.first_byte_at)
         if exchange.client_left and exchange.ended_at is not None:

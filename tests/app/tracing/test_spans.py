@@ -152,7 +152,8 @@ async def test_a_retry_is_seen_with_what_failed_and_what_it_cost(tmp_path: Path)
     assert (answered.attributes["http.request.resend_count"], answered.is_error) == (1, False)
     assert "gen_ai.usage.input_tokens" not in refused.attributes
     server = server_span(spans)
-    (retry,) = [event for event in server.events if event.name == "retry"]
+    assert [event.name for event in server.events] == ["request read", "retry", "first byte"]
+    retry = server.events[1]
     assert retry.attributes["http.response.status_code"] == 503
     assert retry.attributes["pointsman.endpoint"] == f"{first.host}:{first.port}"
     assert (server.attributes["pointsman.attempts"], server.is_error) == (2, False)
