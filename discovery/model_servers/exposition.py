@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from discovery.model_servers.server_load import UnusableMetricsError
 
-MAX_SAMPLES = 1_000  # of one metric; vLLM never removes a LoRA series, and one for each combination stays
+MAX_SAMPLES = 1_000  # of one metric; a hundred engines have a hundred
 MAX_COUNT = 1_000_000_000  # of requests or blocks; more is no count
 
 _AFTER_NAME = (b"{", b" ", b"\t")

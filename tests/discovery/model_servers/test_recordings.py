@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from discovery.model_servers.engines import read_metrics, recognise
-from discovery.model_servers.server_load import Adapters, KvCache, ServerLoad
+from discovery.model_servers.server_load import Adapters, KvCache, ServerLoad, UnusableMetricsError
 
 RECORDINGS = Path(__file__).parent / "recordings"
 
@@ -49,6 +49,25 @@ def test_an_engine_without_its_first_request_is_idle_not_unknown() -> None:
 )
 def test_of_the_adapter_series_the_newest_counts(name: str, adapters: Adapters | None) -> None:
     assert recorded(name).adapters == adapters
+
+
+@pytest.mark.parametrize("newest", [0, 2_500, 4_999])
+def test_thousands_of_adapter_series_are_read_to_their_end(newest: int) -> None:
+    """Each combination ever seen stays: twenty adapters of which four run have more than a hundred thousand."""
+    lines = [
+        f'vllm:lora_requests_info{{max_lora="4",running_lora_adapters="a{number}",waiting_lora_adapters=""}} '
+        f"{1.7e9 + number + (9_999 if number == newest else 0)}\n"
+        for number in range(5_000)
+    ]
+    text = f"# TYPE vllm:lora_requests_info gauge\n{''.join(lines)}vllm:num_requests_waiting 1\n".encode()
+    assert read_metrics(text, "vllm")[0].adapters == Adapters(frozenset({f"a{newest}"}), frozenset(), 4)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-1", "soon"])
+def test_an_adapter_series_that_lies_is_no_reading(value: str) -> None:
+    line = 'vllm:lora_requests_info{max_lora="4",running_lora_adapters="",waiting_lora_adapters=""} '
+    with pytest.raises(UnusableMetricsError, match="lora_requests_info"):
+        read_metrics(f"{line}1\n{line}{value}\n{line}2\n".encode(), "vllm")
 
 
 def test_old_vllm_names() -> None:
