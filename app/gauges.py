@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from app.exposition import Family, Row, single
 from discovery.describe import describe_limits
-from discovery.snapshot import SnapshotStore
+from discovery.snapshot import Snapshot, SnapshotStore
 from middleware.model_extraction import BodyMemory
 from middleware.rate_limits import RateLimiter
 from middleware.scheduling.load import Knowledge
@@ -63,12 +63,9 @@ class Gauges:
         yield Family(
             name="pointsman_backend_endpoints",
             kind="gauge",
-            help="Ready endpoints of each backend that a rule names.",
+            help="Ready endpoints of each backend that a rule names; of the ports of one Service, the fewest.",
             labels=("backend", "kind"),
-            rows=(
-                ((f"{backend.namespace}/{backend.name}", backend.kind), len(snapshot.membership.get(backend.id, ())))
-                for backend in snapshot.routing.backends.values()
-            ),
+            rows=_of_backends(snapshot),
         )
         yield from self._of_endpoints()
         yield from self._of_rules()
@@ -229,6 +226,18 @@ class Gauges:
             labels=(*_RULE, "limit"),
             rows=limits(),
         )
+
+
+def _of_backends(snapshot: Snapshot) -> Iterator[Row | None]:
+    # A Service is a backend once for each port that is named, a pool for each API group: a series must be written once.
+    fewest: dict[tuple[str, str], int] = {}
+    for number, backend in enumerate(snapshot.routing.backends.values()):
+        key = (f"{backend.namespace}/{backend.name}", backend.kind)
+        ready = len(snapshot.membership.get(backend.id, ()))
+        fewest[key] = min(ready, fewest.get(key, ready))
+        if number % _STEP == 0:
+            yield None
+    yield from fewest.items()
 
 
 def _of_traces(spans: DeliveryCounts) -> Iterator[Family]:

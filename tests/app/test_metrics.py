@@ -92,6 +92,35 @@ async def test_everything_that_the_page_names_is_there_and_valid_openmetrics(tmp
     assert families["pointsman_request_output_tokens"].samples[-1].value == 5
 
 
+TWO_PORTS = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: llm}
+spec:
+  rules:
+  - backendRefs: [{name: qwen, port: 80}, {name: qwen, port: 81}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: qwen}
+spec: {ports: [{name: a, port: 80, targetPort: 8000}, {name: b, port: 81, targetPort: 8001}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: qwen-a, labels: {kubernetes.io/service-name: qwen}}
+addressType: IPv4
+ports: [{name: a, port: 8000}]
+endpoints: [{addresses: [10.0.0.7], conditions: {ready: true}}]
+"""
+
+
+async def test_a_service_of_two_ports_is_one_series_that_tells_the_worse(tmp_path: Path) -> None:
+    async with running_gateway(TWO_PORTS, folder=tmp_path) as gateway, httpx.AsyncClient() as client:
+        lines = (await client.get(f"{gateway.admin_url}/metrics")).text.splitlines()
+    told = [line for line in lines if line.startswith("pointsman_backend_endpoints{")]
+    assert told == ['pointsman_backend_endpoints{backend="default/qwen",kind="Service"} 0.0']
+
+
 async def test_how_late_the_loop_is_is_measured() -> None:
     lag = LoopLag()
     lag.start()
