@@ -44,7 +44,9 @@ async def list_all(client: KubeClient, path: str, *, selector: str = "") -> List
             items.clear()  # it took longer than the server keeps its past
             page = _read(await client.request("GET", path, query=base))
         items += page.items or ()
-        token = page.metadata.continue_
+        before, token = token, page.metadata.continue_
+        if token and token == before:
+            raise KubeError("the list has no end: each page goes on with itself")
         if not token:
             return Listed(version=page.metadata.resourceVersion, items=items)
 

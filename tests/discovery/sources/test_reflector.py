@@ -135,6 +135,16 @@ async def test_a_list_that_expires_between_pages_is_asked_for_whole(tmp_path: Pa
         assert "limit" not in [request for request in api.requests if request.verb == "list"][-1].query
 
 
+async def test_a_list_without_end_is_a_failure_and_no_storm(tmp_path: Path) -> None:
+    page = Answer(body=b'{"metadata":{"resourceVersion":"5","continue":"same"},"items":[]}')
+    slow = replace(QUICK, backoff_first=10.0, backoff_most=30.0)
+    async with KubeApi() as api:
+        api.fail_next(page, count=10_000)
+        async with following(api, tmp_path, times=slow) as pods:
+            await pods.until(lambda: "no end" in pods.reflector.problem)
+            assert len(api.requests) == 2
+
+
 @pytest.mark.parametrize("how", ["clean", "eof", "reset", "half line"])
 async def test_no_event_is_lost_when_a_watch_ends(tmp_path: Path, how: Any) -> None:
     async with KubeApi() as api:
