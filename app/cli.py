@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -65,6 +66,26 @@ class _ObjectName(click.ParamType):  # type: ignore[type-arg]
         return namespace, name
 
 
+class _Name(click.ParamType):  # type: ignore[type-arg]
+    """A name as the API has it. With any other nothing would be found, without a word."""
+
+    def __init__(self, kind: str, pattern: str, longest: int) -> None:
+        self.name = kind
+        self._pattern = pattern
+        self._longest = longest
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if len(text) > self._longest or not re.fullmatch(self._pattern, text):
+            self.fail(f"{text} cannot be the name of a {self.name}", param, ctx)
+        return text
+
+
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_NAMESPACE = _Name("namespace", _LABEL, 63)
+_CONTROLLER = _Name("controller", rf"{_LABEL}(\.{_LABEL})*/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", 253)
+
+
 class _Size(click.ParamType):  # type: ignore[type-arg]
     """Bytes, written as 512Mi, 1G, 1024."""
 
@@ -115,6 +136,8 @@ def _cluster(command: Command) -> Command:
     for decorate in (
         click.option(
             "--controller-name",
+            metavar="DOMAIN/PATH",
+            type=_CONTROLLER,
             envvar="POINTSMAN_CONTROLLER_NAME",
             show_envvar=True,
             help="Gateways of the cluster are ours whose GatewayClass names this controller; "
@@ -131,6 +154,7 @@ def _cluster(command: Command) -> Command:
         click.option(
             "--namespace",
             "namespaces",
+            type=_NAMESPACE,
             metavar="NAME",
             multiple=True,
             envvar="POINTSMAN_NAMESPACE",

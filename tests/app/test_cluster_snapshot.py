@@ -114,6 +114,10 @@ async def test_without_a_cluster_it_is_one_line(tmp_path: Path) -> None:
     assert code == 2 and "give --kubernetes" in err
     code, _, err = await run_command("serve", "--kubernetes", "--gateway", "ab")
     assert code == 2 and "NAMESPACE/NAME" in err
+    code, _, err = await run_command("serve", "--kubernetes", "--namespace", "default,other")
+    assert code == 2 and "default,other cannot be the name of a namespace" in err
+    code, _, err = await run_command("serve", "--kubernetes", "--controller-name", "pointsman")
+    assert code == 2 and "pointsman cannot be the name of a controller" in err
 
 
 def test_members_of_bodies_that_may_be_credentials_are_masked() -> None:
