@@ -15,7 +15,7 @@ KV_USAGE = b"vllm:kv_cache_usage_perc"
 KV_USAGE_BEFORE_0_10 = b"vllm:gpu_cache_usage_perc"
 MAX_ADAPTER_BYTES = 1024 * 1024  # of all adapter series; about 10,000
 _ADAPTERS = b"vllm:lora_requests_info"
-# A regular expression, because there can be thousands: a fifth of what `samples` takes.
+# A regular expression, because there can be thousands: half of what `samples` takes.
 _ADAPTER_SERIES = re.compile(rb"vllm:lora_requests_info\{(.*)\}[ \t]*(\S*)")
 
 

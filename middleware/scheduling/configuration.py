@@ -89,7 +89,7 @@ class _Decoder:
     def decode(self) -> PickerConfiguration | None:
         data = self._data
         if not isinstance(data, dict) or data.get("kind") != KIND or data.get("apiVersion") not in API_VERSIONS:
-            self._find((), f"must be a {KIND} of {' or '.join(API_VERSIONS)}")
+            self._find((), f"must be an {KIND} of {' or '.join(API_VERSIONS)}")
             return None
         data, found = validate(data, CONFIGURATION)
         self.findings += found

@@ -18,7 +18,8 @@ def list_of(item: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": item}
 
 
-DURATION = {"type": "string", "pattern": "^([0-9]{1,5}(h|ms|m|s)){1,4}$"}
+# Go's durations, which have fractions where Gateway API's have none.
+DURATION = {"type": "string", "pattern": "^([0-9]{1,5}([.][0-9]{1,9})?(h|ms|m|s|us)){1,4}$"}
 THRESHOLDS: dict[str, Any] = {
     "queueDepthThreshold": {"type": "integer", "minimum": 1},
     "kvCacheUtilThreshold": {"type": "number", "minimum": 0.001, "maximum": 1},

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from discovery.resources.quantities import parse_duration
 from middleware.scheduling.filters import Filter, UtilizationFilter
 from middleware.scheduling.picker_schema import THRESHOLDS
 from middleware.scheduling.pickers import MaxScorePicker, Picker, RandomPicker, WeightedRandomPicker
@@ -193,9 +193,17 @@ def thresholds(parameters: dict[str, Any]) -> Thresholds:
     return Thresholds(
         queue_depth=parameters.get("queueDepthThreshold", defaults.queue_depth),
         kv_cache_usage=float(parameters.get("kvCacheUtilThreshold", defaults.kv_cache_usage)),
-        staleness_seconds=defaults.staleness_seconds if staleness is None else parse_duration(staleness),
+        staleness_seconds=defaults.staleness_seconds if staleness is None else _seconds(staleness),
         headroom=float(parameters.get("headroom", defaults.headroom)),
     )
+
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 0.000001}
+
+
+def _seconds(duration: str) -> float:
+    """Of a duration as the schema lets it through."""
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9.]+)(h|ms|m|s|us)", duration))
 
 
 def prefix_settings(given: list[dict[str, Any]]) -> PrefixSettings:

@@ -143,6 +143,15 @@ saturationDetector: {pluginRef: second}
     assert found.thresholds == Thresholds(queue_depth=2)
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("200ms", 0.2), ("0.5s", 0.5), ("1m1.5s", 61.5), ("1h", 3600.0), ("0s", 0.0), ("250us", 0.00025)],
+)
+def test_durations_are_go_s(text: str, seconds: float) -> None:
+    found = decode(f"saturationDetector: {{metricsStalenessThreshold: {text}}}\n")
+    assert found.thresholds.staleness_seconds == pytest.approx(seconds)
+
+
 def test_what_the_extension_adds_by_itself_may_be_referred_to_without_being_declared() -> None:
     found = decode("""
 plugins: [{type: queue-scorer}]
