@@ -118,8 +118,14 @@ class _Compiler:
     def _of_service(self, service: Service, port: ServicePort) -> Iterator[Endpoint]:
         slices = self._slices.get((service.namespace, service.name))
         if slices:
-            for piece in slices:
-                yield from self._of_slice(piece, port)
+            # A dual-stack Service has slices of both families: each pod is one endpoint all the same.
+            pods: set[tuple[str, int]] = set()
+            for piece in sorted(slices, key=_is_ipv6):
+                for endpoint in self._of_slice(piece, port):
+                    member = (endpoint.id.rpartition("/")[0], endpoint.port)  # the pod's uid, or its name
+                    if endpoint.pod is None or member not in pods:
+                        pods.add(member)
+                        yield endpoint
             return
         selector = service.spec.selector
         selected = self._pods.find(service.namespace, selector) if selector else []
@@ -205,6 +211,10 @@ def _active_ports(pod: Pod, target_ports: Sequence[int]) -> Sequence[int]:
             active = {part.strip() for part in text.split(",")}
             return [port for port in target_ports if str(port) in active]
     return target_ports
+
+
+def _is_ipv6(piece: EndpointSlice) -> bool:
+    return any(":" in address for endpoint in piece.endpoints for address in endpoint.addresses)
 
 
 def _target_port(port: ServicePort, pod: Pod) -> int | None:

@@ -135,9 +135,24 @@ endpoints:
 NAMED_PORT = pod("a").replace("status:", "spec: {containers: [{ports: [{name: web, containerPort: 8088}]}]}\nstatus:")
 
 
+SIX = """\
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: a-6, labels: {kubernetes.io/service-name: s}}
+addressType: IPv6
+ports: [{name: http, port: 8080}]
+endpoints:
+- {addresses: ["fd00::1"], targetRef: {kind: Pod, name: p, uid: u1}}
+- {addresses: ["fd00::7"], targetRef: {kind: Pod, name: six, uid: u7}}
+---
+"""
+BOTH = ["u1/10.0.0.1:8080", "10.0.0.2:8080", "u7/[fd00::7]:8080"]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        pytest.param(SERVICE % ("", 8080) + SIX + SLICE, BOTH, id="dual-stack"),
         pytest.param(SERVICE % ("", 8080) + SLICE, ["u1/10.0.0.1:8080", "10.0.0.2:8080"], id="slices-first"),
         pytest.param(SERVICE % ("selector: {app: x},", 8080) + pod("a"), ["default/a/10.0.0.1:8080"], id="else-pods"),
         pytest.param(
