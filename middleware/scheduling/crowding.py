@@ -17,12 +17,13 @@ SHARE = 1.25  # of the mean of all candidates
 
 
 def uncrowded(matched: Mapping[int, int], loads: Sequence[Load]) -> Mapping[int, int]:
-    """``matched``, by prefix slot, without those of ``loads`` that have more than their share in flight."""
-    busy = [load for load in loads if load.in_flight >= FEW]
+    """``matched``, by prefix slot, without those of ``loads`` that have more than their share in flight, or are silent:
+    whoever repeats a prompt that a frozen endpoint swallowed would be sent there again."""
+    busy = [load for load in loads if load.in_flight >= FEW or load.is_silent]
     if not busy:
         return matched
     bound = max(FEW, SHARE * sum([load.in_flight for load in loads]) / len(loads))
-    crowded = {load.prefix_slot for load in busy if load.in_flight >= bound}
+    crowded = {load.prefix_slot for load in busy if load.is_silent or load.in_flight >= bound}
     if crowded.isdisjoint(matched):
         return matched
     return {slot: count for slot, count in matched.items() if slot not in crowded}

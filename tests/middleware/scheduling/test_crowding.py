@@ -25,3 +25,13 @@ def test_an_endpoint_with_more_than_its_share_attracts_nothing(in_flight: list[i
     for slot, one in enumerate(loads):
         one.prefix_slot = slot
     assert uncrowded({0: 4, 1: 2}, loads) == left
+
+
+def test_an_endpoint_that_is_silent_attracts_nothing() -> None:
+    loads = [load(in_flight=1), load(in_flight=1)]
+    for slot, one in enumerate(loads):
+        one.prefix_slot = slot
+    loads[0].look_at_silence(6.0)
+    assert uncrowded({0: 4, 1: 2}, loads) == {1: 2}
+    loads[0].look_at_silence(0.0)
+    assert uncrowded({0: 4, 1: 2}, loads) == {0: 4, 1: 2}
