@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from app.tracing.collector_session import RefusedError
 from app.tracing.counts import DeliveryCounts
 
 # They say every failed batch, every retry and every dropped span, from threads of their own.
@@ -82,3 +83,5 @@ class _LastStatus(logging.Handler):
         for argument in record.args if isinstance(record.args, tuple) else ():
             if isinstance(argument, int) and 300 <= argument < 600:
                 self.code = int(argument)
+            elif isinstance(argument, RefusedError):
+                self.code = argument.status

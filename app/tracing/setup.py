@@ -49,7 +49,7 @@ class TracingPipeline:
         propagator = _propagator(settings.propagators)
         self.counts = DeliveryCounts()
         try:
-            exporter = Delivery(_exporter(settings), collector=settings.collector, counts=self.counts, tell=tell)
+            exporter = Delivery(make_exporter(settings), collector=settings.collector, counts=self.counts, tell=tell)
             processor = BatchSpanProcessor(exporter)
         except ValueError as error:
             raise TracingConfigurationError(f"tracing: {error}") from None
@@ -89,7 +89,8 @@ class TracingPipeline:
         release_sdk_words()
 
 
-def _exporter(settings: TracingSettings) -> SpanExporter:
+def make_exporter(settings: TracingSettings) -> SpanExporter:
+    """What sends batches to the collector. Raises TracingConfigurationError."""
     if settings.is_grpc:
         try:
             from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
@@ -101,7 +102,9 @@ def _exporter(settings: TracingSettings) -> SpanExporter:
         return exporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
-    return HttpExporter(endpoint=settings.endpoint, timeout=settings.timeout_seconds)
+    from app.tracing.collector_session import CollectorSession
+
+    return HttpExporter(endpoint=settings.endpoint, timeout=settings.timeout_seconds, session=CollectorSession())
 
 
 def _resource() -> Resource:

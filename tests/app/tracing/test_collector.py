@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import socket
+import threading
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanContext
 
 from app.tracing.counts import DeliveryCounts
 from app.tracing.delivery import Delivery
 from app.tracing.settings import TracingConfigurationError, TracingSettings
-from app.tracing.setup import TracingPipeline
+from app.tracing.setup import TracingPipeline, make_exporter
 from tests.support.gateway import route_to, running_gateway
 from tests.support.otlp import receiving, tracing_to
 from tests.support.raw_client import ask
@@ -170,3 +175,59 @@ async def test_a_clients_trace_state_does_not_fill_the_log(tmp_path: Path, caplo
             assert (await ask(running.port, request)).status == 404
             await collector.wait_spans(1)
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_redirect_is_no_delivery(status: int) -> None:
+    head = f"HTTP/1.1 {status} Elsewhere\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n".encode()
+    said: list[str] = []
+    with _answering_collector([head]) as port:
+        counts = _deliver_one(port, said)
+    assert (counts.delivered, counts.lost) == (0, 1)
+    assert f"answers {status}" in said[0]
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 99999999999", "Transfer-Encoding: chunked"])
+def test_of_an_answer_without_end_little_is_read(framing: str) -> None:
+    mebibyte = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
+    with _answering_collector([f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode(), *[mebibyte] * 64]) as port:
+        tracemalloc.start()
+        try:
+            counts = _deliver_one(port, [])
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert counts.delivered == 1
+    assert peak < 32 << 20
+
+
+@contextmanager
+def _answering_collector(parts: list[bytes]) -> Iterator[int]:
+    """Takes one request and writes the parts, as far as somebody reads them."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.settimeout(10)
+            connection.recv(65536)
+            for part in parts:
+                connection.sendall(part)
+            connection.recv(65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(20)
+
+
+def _deliver_one(port: int, said: list[str]) -> DeliveryCounts:
+    counts = DeliveryCounts()
+    exporter = make_exporter(TracingSettings(endpoint=f"http://127.0.0.1:{port}/v1/traces", timeout_seconds=5))
+    delivery = Delivery(exporter, collector="c", counts=counts, tell=lambda _, line: said.append(line))
+    try:
+        context = SpanContext(1, 2, is_remote=False)
+        delivery.export([ReadableSpan("a", context=context, start_time=1, end_time=2)])
+    finally:
+        delivery.shutdown()
+    return counts
