@@ -15,24 +15,27 @@ from requests.adapters import HTTPAdapter
 MAX_ANSWER_BYTES = 64 * 1024  # a collector answers with a few; it may name spans that it refuses
 
 
-class RefusedError(requests.RequestException):
-    """The collector sent us elsewhere."""
+class LastStatus:
+    """What the collector answered last, which the exporter does not tell; None: nothing, since somebody forgot it."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__(f"status {status}")
-        self.status = status
+    def __init__(self) -> None:
+        self.code: int | None = None
 
 
 class CollectorSession(requests.Session):
     """The exporter's connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, status: LastStatus) -> None:
         super().__init__()
         for scheme in ("http://", "https://"):
-            self.mount(scheme, _BoundedAnswers())
+            self.mount(scheme, _BoundedAnswers(status))
 
 
 class _BoundedAnswers(HTTPAdapter):
+    def __init__(self, status: LastStatus) -> None:
+        super().__init__()
+        self._status = status
+
     def send(
         self,
         request: requests.PreparedRequest,
@@ -44,6 +47,7 @@ class _BoundedAnswers(HTTPAdapter):
     ) -> requests.Response:
         end = time.monotonic() + (timeout if isinstance(timeout, int | float) else 10.0)
         answer = super().send(request, stream=True, timeout=timeout, verify=verify, cert=cert, proxies=proxies)
+        self._status.code = answer.status_code
         left = MAX_ANSWER_BYTES
         while chunk := answer.raw.read1(left, decode_content=False):
             left -= len(chunk)
@@ -52,6 +56,6 @@ class _BoundedAnswers(HTTPAdapter):
                 break
         answer.raw.release_conn()
         if 300 <= answer.status_code < 400:
-            raise RefusedError(answer.status_code)
+            raise requests.RequestException("a redirect")
         answer.raw = io.BytesIO()  # nobody reads what it says beside its status
         return answer

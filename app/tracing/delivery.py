@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from app.tracing.collector_session import RefusedError
+from app.tracing.collector_session import LastStatus
 from app.tracing.counts import DeliveryCounts
 
 # They say every failed batch, every retry and every dropped span, from threads of their own.
@@ -23,18 +23,25 @@ class Delivery(SpanExporter):
     """An exporter that counts, and tells ``tell`` once when deliveries begin to fail and once when they work again."""
 
     def __init__(
-        self, exporter: SpanExporter, *, collector: str, counts: DeliveryCounts, tell: Callable[[int, str], None]
+        self,
+        exporter: SpanExporter,
+        *,
+        collector: str,
+        counts: DeliveryCounts,
+        tell: Callable[[int, str], None],
+        status: LastStatus,
     ) -> None:
         self._exporter = exporter
         self._collector = collector
         self._counts = counts
         self._tell = tell
         self._is_failing = False
-        self._status = _LastStatus()
+        self._status = status
+        self._silence = _Silence()
         for name in _NOISY:
             logger = logging.getLogger(name)
-            logger.handlers = [one for one in logger.handlers if not isinstance(one, _LastStatus)]
-            logger.addHandler(self._status)
+            logger.handlers = [one for one in logger.handlers if not isinstance(one, _Silence)]
+            logger.addHandler(self._silence)
             logger.propagate = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -72,16 +79,8 @@ class Delivery(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
-class _LastStatus(logging.Handler):
-    """Takes the noise, and remembers the HTTP status in it: the SDK gives it to nobody else."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.code: int | None = None
+class _Silence(logging.Handler):
+    """Takes the noise."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        for argument in record.args if isinstance(record.args, tuple) else ():
-            if isinstance(argument, int) and 300 <= argument < 600:
-                self.code = int(argument)
-            elif isinstance(argument, RefusedError):
-                self.code = argument.status
+        pass

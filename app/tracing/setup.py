@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from app.tracing.collector_session import CollectorSession, LastStatus
 from app.tracing.counts import DeliveryCounts
 from app.tracing.delivery import Delivery
 from app.tracing.sdk_words import guard_sdk_words, release_sdk_words
@@ -49,7 +50,14 @@ class TracingPipeline:
         propagator = _propagator(settings.propagators)
         self.counts = DeliveryCounts()
         try:
-            exporter = Delivery(make_exporter(settings), collector=settings.collector, counts=self.counts, tell=tell)
+            status = LastStatus()
+            exporter = Delivery(
+                make_exporter(settings, status),
+                collector=settings.collector,
+                counts=self.counts,
+                tell=tell,
+                status=status,
+            )
             processor = BatchSpanProcessor(exporter)
         except ValueError as error:
             raise TracingConfigurationError(f"tracing: {error}") from None
@@ -89,7 +97,7 @@ class TracingPipeline:
         release_sdk_words()
 
 
-def make_exporter(settings: TracingSettings) -> SpanExporter:
+def make_exporter(settings: TracingSettings, status: LastStatus) -> SpanExporter:
     """What sends batches to the collector. Raises TracingConfigurationError."""
     if settings.is_grpc:
         try:
@@ -102,9 +110,7 @@ def make_exporter(settings: TracingSettings) -> SpanExporter:
         return exporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
-    from app.tracing.collector_session import CollectorSession
-
-    return HttpExporter(endpoint=settings.endpoint, timeout=settings.timeout_seconds, session=CollectorSession())
+    return HttpExporter(endpoint=settings.endpoint, timeout=settings.timeout_seconds, session=CollectorSession(status))
 
 
 def _resource() -> Resource:

@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext
 
+from app.tracing.collector_session import LastStatus
 from app.tracing.counts import DeliveryCounts
 from app.tracing.delivery import Delivery
 from app.tracing.settings import TracingConfigurationError, TracingSettings
@@ -176,7 +177,9 @@ def test_a_delivery_that_raises_is_lost_and_said() -> None:
 
     said: list[str] = []
     counts = DeliveryCounts()
-    delivery = Delivery(Raising(), collector="c:4318", counts=counts, tell=lambda _, line: said.append(line))
+    delivery = Delivery(
+        Raising(), collector="c:4318", counts=counts, tell=lambda _, line: said.append(line), status=LastStatus()
+    )
     try:
         assert delivery.export([ReadableSpan("a"), ReadableSpan("b")]) is SpanExportResult.FAILURE
     finally:
@@ -205,6 +208,13 @@ def test_a_redirect_is_no_delivery(status: int) -> None:
         counts = _deliver_one(port, said)
     assert (counts.delivered, counts.lost) == (0, 1)
     assert f"answers {status}" in said[0]
+
+
+def test_a_busy_collector_is_said_to_answer() -> None:
+    said: list[str] = []
+    with _answering_collector([b"HTTP/1.1 503 Busy\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n"]) as port:
+        _deliver_one(port, said)
+    assert "answers 503" in said[0]
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 99999999999", "Transfer-Encoding: chunked"])
@@ -243,8 +253,9 @@ def _answering_collector(parts: list[bytes]) -> Iterator[int]:
 
 def _deliver_one(port: int, said: list[str]) -> DeliveryCounts:
     counts = DeliveryCounts()
-    exporter = make_exporter(TracingSettings(endpoint=f"http://127.0.0.1:{port}/v1/traces", timeout_seconds=5))
-    delivery = Delivery(exporter, collector="c", counts=counts, tell=lambda _, line: said.append(line))
+    status = LastStatus()
+    exporter = make_exporter(TracingSettings(endpoint=f"http://127.0.0.1:{port}/v1/traces", timeout_seconds=5), status)
+    delivery = Delivery(exporter, collector="c", counts=counts, tell=lambda _, line: said.append(line), status=status)
     try:
         context = SpanContext(1, 2, is_remote=False)
         delivery.export([ReadableSpan("a", context=context, start_time=1, end_time=2)])
