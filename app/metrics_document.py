@@ -38,7 +38,8 @@ A histogram has `_bucket`, `_sum` and `_count`.
 | `code` | the status of the answer; 499 when the client left before it |
 | `reason` | of [errors.md](errors.md); empty for none |
 
-Series of a rule or a model end when the configuration does not name it any more. A Grafana dashboard and alerts over
+Series of a rule or a model end when the configuration does not name it any more. A request that ends later
+brings those of its rule back, until the next change. A Grafana dashboard and alerts over
 these metrics are in `k8s/components/` ([deploy.md](deploy.md#prometheus)).
 
 """
