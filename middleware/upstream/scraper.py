@@ -229,7 +229,7 @@ class MetricsScraper:
         if target.upstream.load.knowledge is Knowledge.NONE:
             return BARE_INTERVAL_SECONDS
         if target.is_busy:
-            return max(BUSY_INTERVAL_SECONDS, self._busy / (MAX_READINGS_PER_SECOND - MAX_IDLE_READINGS_PER_SECOND))
+            return max(BUSY_INTERVAL_SECONDS, self._busy / MAX_READINGS_PER_SECOND)
         longest = PATIENT_INTERVAL_SECONDS if target.failures >= PATIENT_FAILURES else IDLE_INTERVAL_SECONDS
         return max(longest, len(self._targets) / MAX_IDLE_READINGS_PER_SECOND)
 
