@@ -17,7 +17,7 @@ demo: $(VENV)/.stamp  ## the gateway over three simulated model servers
 	@exec $(BIN)/pointsman demo
 
 test: $(VENV)/.stamp  ## all tests, with branch coverage
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
 
 test-real: $(VENV)/.stamp  ## tests with real programs: Prometheus (apt-get install prometheus)
 	$(BIN)/python -m pytest -m real tests/real $(ARGS)

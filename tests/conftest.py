@@ -1,6 +1,10 @@
 """What do all tests share?"""
 
+import fcntl
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -9,6 +13,14 @@ from hypothesis import settings
 settings.register_profile("default", deadline=None)
 settings.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "5000")))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def ports_8001_to_8003() -> Iterator[None]:
+    """The ports that routes.yaml and users' files name are this test's alone, whatever other test processes run."""
+    with (Path(tempfile.gettempdir()) / "pointsman-tests-8001-8003.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ def test_routes_yaml_has_nothing_wrong_and_names_the_demos_pods() -> None:
     assert endpoints == {(model, f"default/{name}", port) for model, name, port in DEMO_PODS}
 
 
+@pytest.mark.usefixtures("ports_8001_to_8003")
 async def test_the_demo_answers_for_both_models_and_ends_with_all_its_processes() -> None:
     port = free_port()
     arguments = ("demo", "--port", str(port), "--admin-port", str(free_port()))

@@ -7,6 +7,7 @@ trips again. Then the upstream is well, and the next probe closes the breaker.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -308,6 +309,10 @@ async def test_counters_are_conserved_after_a_thousand_requests_cancelled_at_ran
     async def one(port: int) -> None:
         async with RawClient(port) as client:
             await client.send(POST)
+            if dice.randrange(10) == 0:  # and some stay, however slow the machine is
+                with contextlib.suppress(asyncio.IncompleteReadError):
+                    await client.answer()
+                return
             await asyncio.sleep(dice.random() * 0.03)
             client.reset()
 

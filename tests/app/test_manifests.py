@@ -102,6 +102,7 @@ async def test_ack_routes_through_its_gateway_and_keeps_its_buffer_limit(tmp_pat
         assert {rule.policy.request_timeout_seconds for rule in rules} == {24 * 3600.0}
 
 
+@pytest.mark.usefixtures("ports_8001_to_8003")
 async def test_envoy_ai_gateway_routes_by_a_header_to_a_pool_of_backends_or_to_one(tmp_path: Path) -> None:
     servers = {"member-1": ("127.0.0.1", 8001), "member-2": ("127.0.0.1", 8002), "service": ("127.0.0.1", 8003)}
     async with serving("envoy-ai-gateway", beside="", servers=servers, tmp_path=tmp_path) as (_, client):
