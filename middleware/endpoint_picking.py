@@ -192,6 +192,7 @@ class EndpointPickingMiddleware:
                 self.scheduler.answered(picking.asked)
             else:
                 self.scheduler.failed(picking.asked)
+            exchange.next_pick = None  # it holds the exchange that holds it: only the garbage collector would free them
 
     def _offer(self, exchange: Exchange, choose: Choose) -> None:
         arms, ready = exchange.arms, exchange.candidates
