@@ -147,68 +147,41 @@ spec:
             assert [(await ask(gateway.port, POST)).status for _ in range(5)] == [200] * 5
 
 
-async def test_an_ai_gateway_routes_priority_wins_over_the_backends_fallback(tmp_path: Path) -> None:
-    first, second = Server(), Server()
-    async with RawUpstream(first) as one, RawUpstream(second) as other:
-        manifests = "".join(
-            f"""
+def ai_route(ports: tuple[int, int], *, refs: str) -> str:
+    """An AIGatewayRoute to two AIServiceBackends; the first one's Backend says that it is a fallback."""
+    manifests = "".join(
+        f"""
 apiVersion: aigateway.envoyproxy.io/v1beta1
 kind: AIServiceBackend
 metadata: {{name: {name}}}
 spec: {{schema: {{name: OpenAI}}, backendRef: {{group: gateway.envoyproxy.io, kind: Backend, name: {name}}}}}
 ---
 """
-            for name in ("one", "other")
-        )
-        manifests += backend("one", one.port, is_fallback=True) + backend("other", other.port)
-        manifests += """
+        for name in ("one", "other")
+    )
+    manifests += backend("one", ports[0], is_fallback=True) + backend("other", ports[1])
+    return f"""{manifests}
 apiVersion: aigateway.envoyproxy.io/v1beta1
 kind: AIGatewayRoute
-metadata: {name: route-qwen}
+metadata: {{name: route-qwen}}
 spec:
   rules:
-  - backendRefs: [{name: one, priority: 0}, {name: other, priority: 2}]
+  - backendRefs: [{refs}]
 """
-        async with running_gateway(manifests, folder=tmp_path) as gateway:
-            for _ in range(10):
-                assert (await ask(gateway.port, POST)).status == 200
-    assert (first.requests, second.requests) == (10, 0)
 
 
-async def test_an_ai_gateway_route_without_priorities_goes_by_the_backends_fallback(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("refs", "expected"),
+    [
+        pytest.param("{name: one, priority: 0}, {name: other, priority: 2}", (10, 0), id="its-own-priority-wins"),
+        pytest.param("{name: one}, {name: other}", (0, 10), id="without-one-the-backends-fallback-says"),
+    ],
+)
+async def test_an_ai_gateway_routes_priorities(tmp_path: Path, refs: str, expected: tuple[int, int]) -> None:
     first, second = Server(), Server()
     async with RawUpstream(first) as one, RawUpstream(second) as other:
-        manifests = "".join(
-            f"""
-apiVersion: aigateway.envoyproxy.io/v1beta1
-kind: AIServiceBackend
-metadata: {{name: {name}}}
-spec: {{schema: {{name: OpenAI}}, backendRef: {{group: gateway.envoyproxy.io, kind: Backend, name: {name}}}}}
----
-"""
-            for name in ("one", "other")
-        )
-        manifests += backend("one", one.port, is_fallback=True) + backend("other", other.port)
-        manifests += """
-apiVersion: aigateway.envoyproxy.io/v1beta1
-kind: AIGatewayRoute
-metadata: {name: route-qwen}
-spec:
-  rules:
-  - backendRefs: [{name: one}, {name: other}]
-"""
+        manifests = ai_route((one.port, other.port), refs=refs)
         async with running_gateway(manifests, folder=tmp_path) as gateway:
             for _ in range(10):
                 assert (await ask(gateway.port, POST)).status == 200
-    assert (first.requests, second.requests) == (0, 10)
-
-
-async def test_endpoints_of_weight_zero_do_not_count_when_the_others_are_ejected(tmp_path: Path) -> None:
-    stable, canary = Server("500 Internal Server Error"), Server()
-    async with RawUpstream(stable) as first, RawUpstream(canary) as second:
-        manifests = route(to("stable"), to("canary", weight=0)) + policy(EJECT_AT_ONCE)
-        manifests += backend("stable", first.port) + backend("canary", second.port)
-        async with running_gateway(manifests, folder=tmp_path) as gateway:
-            statuses = [(await ask(gateway.port, POST)).status for _ in range(3)]
-    assert statuses == [500, 500, 500]  # panic: as without the canary
-    assert (stable.requests, canary.requests) == (3, 0)
+    assert (first.requests, second.requests) == expected
