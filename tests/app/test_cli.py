@@ -41,7 +41,7 @@ def manifests(tmp_path: Path) -> Path:
 async def test_help_names_every_command() -> None:
     code, out, _ = await run_command("--help")
     assert code == 0
-    for command in ("serve", "check", "simulate", "demo"):
+    for command in ("serve", "check", "explain", "snapshot", "simulate", "demo"):
         assert command in out
 
 

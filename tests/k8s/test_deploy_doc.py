@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import pytest
 import yaml
@@ -216,7 +217,9 @@ def test_every_path_is_there_and_every_overlay_is_walked_through() -> None:
 
 
 def test_every_flag_is_one_of_the_command_line() -> None:
-    options = {option for command in cli.commands.values() for each in command.params for option in each.opts}
+    context = click.Context(cli)
+    commands = [cli.get_command(context, name) for name in cli.list_commands(context)]
+    options = {option for command in commands if command for each in command.params for option in each.opts}
     others = {"--server-side", "--replicas", "--type", "--max-graceful-termination-sec", "--served-model-name"}
     assert set(re.findall(r"(?<=[\s`])--[a-z][a-z-]+", DOC)) - others <= options
 

@@ -7,11 +7,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import pytest
 import yaml
 
 from app.cli import cli
+from app.commands.serve import serve
 from discovery.resources.quantities import parse_duration, parse_quantity
 from tests.k8s.kustomize import K8S, ROOTS, build, build_over, containers_of, find, flag, gateways, of_kind, pod_of
 from tests.support.gateway import running_gateway
@@ -48,7 +50,9 @@ def pointsman_containers(root: str) -> list[Any]:
 def test_arguments_are_ones_that_the_command_line_takes(root: str) -> None:
     for container in pointsman_containers(root):
         command, *arguments = with_environment(container)
-        context = cli.commands[command].make_context(command, arguments)
+        subcommand = cli.get_command(click.Context(cli), command)
+        assert subcommand is not None
+        context = subcommand.make_context(command, arguments)
         if command == "serve":
             assert context.params["kubernetes"] is True
 
@@ -140,7 +144,7 @@ def test_pods_that_ask_the_cluster_nothing_have_no_token(root: str) -> None:
 async def test_the_probes_ask_what_the_gateway_answers(tmp_path: Path) -> None:
     ((_, container),) = gateways(build(K8S))
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    defaults = {parameter.name: parameter.default for parameter in cli.commands["serve"].params}
+    defaults = {parameter.name: parameter.default for parameter in serve.params}
     assert ports == {"http": defaults["port"], "admin": defaults["admin_port"]}
     assert flag(container, "admin-host") == "0.0.0.0"
     routes = find(build(K8S), "ConfigMap", "pointsman-routes")["data"]["routes.yaml"]
