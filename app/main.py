@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
-from discovery.snapshot import Endpoint, SnapshotStore
+from discovery.backend import Endpoint
+from discovery.snapshot import SnapshotStore
 from middleware.admission import AdmissionMiddleware
 from middleware.circuit_breaking import CircuitBreakingMiddleware
 from middleware.endpoint_picking import EndpointPickingMiddleware

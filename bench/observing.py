@@ -38,7 +38,8 @@ from bench.loads import EVENTS_IN_BURST, LOADS
 from bench.processes import BenchError, allow_many_files, stolen_seconds
 from bench.report import OURS
 from bench.servers import Servers
-from discovery.snapshot import Backend, BackendRef, Endpoint, Routing, Rule, SnapshotStore
+from discovery.backend import Backend, Endpoint
+from discovery.snapshot import BackendRef, Routing, Rule, SnapshotStore
 from middleware.exchange import Exchange
 from middleware.telemetry import ExchangeObserver, new_exchange, noting_send
 from middleware.upstream.outcome import Attempt, Outcome

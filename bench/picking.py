@@ -23,9 +23,10 @@ from app.main import make_transport
 from bench.gateway import PROJECT
 from bench.metrics_pods import ADDRESSES, PODS, page
 from bench.processes import Server, cores, free_port, pinned
+from discovery.backend import Backend, Endpoint, PoolSettings
 from discovery.model_servers.engines import read_metrics
 from discovery.model_servers.server_load import KvCache, ServerLoad
-from discovery.snapshot import Backend, BackendRef, Endpoint, PoolSettings, Routing, Rule, Snapshot
+from discovery.snapshot import BackendRef, Routing, Rule, Snapshot
 from middleware.scheduling.load import Load
 from middleware.scheduling.prompt import block_hashes, read_prompt, seed_of
 from middleware.scheduling.scheduler import Asked, Scheduler

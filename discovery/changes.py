@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable
 from typing import Protocol
 
+from discovery.backend import Membership
 from discovery.slices import Steps, run_at_once, run_in_slices
-from discovery.snapshot import Listener, Membership, Routing
+from discovery.snapshot import Listener, Routing
 
 
 class Served(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
+from discovery.backend import Membership
 from discovery.compile.index import Index
 from discovery.compile.pools import ROUTING_STRATEGIES, ROUTING_STRATEGY
 from discovery.resources.collection import Origin, Resources
@@ -12,9 +13,9 @@ from discovery.resources.envoy_ai_gateway import AIRouteRule
 from discovery.resources.gateway_api import RouteRule
 from discovery.resources.meta import ENVOY_AI_GATEWAY, GATEWAY_API, ObjectKey, Resource
 from discovery.resources.problem import Problem, Severity
-from discovery.routing_table import RouteEntry
+from discovery.route_entry import RouteEntry
 from discovery.slices import Steps, collect
-from discovery.snapshot import Membership, Routing
+from discovery.snapshot import Routing
 from discovery.status import Condition, ObjectStatus
 
 # Conditions that say that something is wrong, by the status that says so.

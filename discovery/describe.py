@@ -5,34 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from discovery.rate_limit import ClientSelector, RateLimit
-from discovery.routing_table import PathKind, Pattern, RouteEntry
-from discovery.snapshot import (
-    ActiveHealth,
-    BackendRef,
+from discovery.backend import Endpoint, PoolSettings, UpstreamTLS
+from discovery.filters import (
     BodyMutation,
-    ConcurrencyLimits,
-    ConsistentHash,
-    Endpoint,
-    FaultInjection,
     Filters,
     HeaderMutation,
-    Listener,
-    LoadBalancer,
-    Mirror,
     ModelRewrites,
     ModelTargets,
     PathRewrite,
-    PoolSettings,
     Redirect,
-    Refusal,
     ReplaceFullPath,
-    Routing,
-    Rule,
-    RulePolicy,
-    Snapshot,
-    UpstreamTLS,
 )
+from discovery.rate_limit import ClientSelector, RateLimit
+from discovery.route_entry import PathKind, Pattern, RouteEntry
+from discovery.rule_policy import (
+    ActiveHealth,
+    ConcurrencyLimits,
+    ConsistentHash,
+    FaultInjection,
+    LoadBalancer,
+    RulePolicy,
+)
+from discovery.snapshot import BackendRef, Listener, Mirror, Refusal, Routing, Rule, Snapshot
 from discovery.status import Condition, ObjectStatus
 
 MASK = "***"

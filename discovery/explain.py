@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from discovery.describe import MASK, describe_entry, is_credential
-from discovery.routing_table import MODEL_HEADER, Pattern, RouteEntry, RouteRequest, RoutingTable
+from discovery.hostnames import hostname_rank
+from discovery.route_entry import MODEL_HEADER, Pattern, RouteEntry, RouteRequest
+from discovery.routing_table import RoutingTable
 from discovery.slices import Steps, run_at_once, run_in_slices
-from discovery.snapshot import Listener, Routing, Rule, hostname_rank
+from discovery.snapshot import Listener, Routing, Rule
 
 MAX_OTHERS = 50
 

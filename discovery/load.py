@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from discovery.backend import Membership
 from discovery.check import membership_warnings, problem_steps, routing_warning_steps
 from discovery.compile.membership import membership_steps
 from discovery.compile.routing import routing_steps
@@ -14,7 +15,7 @@ from discovery.resources.collection import Resources
 from discovery.resources.problem import Problem, Severity
 from discovery.scope import Scope
 from discovery.slices import Steps, collector_paused, run_at_once, run_in_slices
-from discovery.snapshot import Membership, Routing
+from discovery.snapshot import Routing
 from discovery.sources.combined import CombinedSource
 from discovery.sources.document_decoder import Progress
 from discovery.sources.files import FileSource

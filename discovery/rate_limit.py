@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import re2
 
-    from discovery.routing_table import PathKind, Pattern
+    from discovery.route_entry import PathKind, Pattern
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from discovery.snapshot import FaultInjection, Redirect
+from discovery.filters import Redirect
+from discovery.rule_policy import FaultInjection
 from middleware import faults
 from middleware.errors import FaultInjectedError, RefusedByConfigurationError
 from middleware.exchange import Exchange

@@ -12,7 +12,9 @@ from types import MappingProxyType
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from discovery.snapshot import NO_LIMITS, BackendRef, Membership, PassiveHealth, Rule, RulePolicy
+from discovery.backend import Membership
+from discovery.rule_policy import NO_LIMITS, PassiveHealth, RulePolicy
+from discovery.snapshot import BackendRef, Rule
 from middleware.errors import UpstreamTimeoutError
 from middleware.exchange import Exchange
 from middleware.upstream.breaker import Breaker

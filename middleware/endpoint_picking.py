@@ -13,7 +13,8 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from discovery.snapshot import BackendRef, PoolSettings, Rule
+from discovery.backend import PoolSettings
+from discovery.snapshot import BackendRef, Rule
 from middleware.errors import NoEndpointsError
 from middleware.exchange import Exchange
 from middleware.load_balancing import make_balancer, scheduled_pool

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from middleware.errors import REASONS, GatewayError, Reason
 
 if TYPE_CHECKING:
-    from discovery.snapshot import BackendRef, HeaderMutation, Listener, Rule, Snapshot
+    from discovery.filters import HeaderMutation
+    from discovery.snapshot import BackendRef, Listener, Rule, Snapshot
     from middleware.model_extraction import BodyLease
     from middleware.model_rewriting import Outgoing
     from middleware.pick_explanation import PickScores

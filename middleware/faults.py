@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from discovery.snapshot import FaultInjection
+from discovery.rule_policy import FaultInjection
 
 
 class Fault(NamedTuple):

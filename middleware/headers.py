@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from discovery.snapshot import NO_FILTERS, Filters, HeaderMutation
+from discovery.filters import NO_FILTERS, Filters, HeaderMutation
 
 if TYPE_CHECKING:
     from middleware.exchange import Exchange

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from zlib import crc32
 
+from discovery.backend import PoolSettings
 from discovery.routing_table import first_values
-from discovery.snapshot import BackendRef, ConsistentHash, LoadBalancer, PoolSettings, Rule
+from discovery.rule_policy import ConsistentHash, LoadBalancer
+from discovery.snapshot import BackendRef, Rule
 from middleware.cookies import read_cookie
 from middleware.exchange import Exchange
 from middleware.upstream.registry import Candidate

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from discovery.snapshot import BackendRef, BodyMutation, ModelRewrites, ModelTargets
+from discovery.filters import BodyMutation, ModelRewrites, ModelTargets
+from discovery.snapshot import BackendRef
 from middleware.inference_request import replace_multipart_model
 from middleware.json_members import change_members, replace_model
 

@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from discovery.rate_limit import AddressSelector, ClientSelector, PathSelector, RateLimit, ValueSelector
-from discovery.routing_table import PathKind, first_values
+from discovery.route_entry import PathKind
+from discovery.routing_table import first_values
 from discovery.snapshot import Routing, Rule, Snapshot
 from middleware.errors import RateLimitedError
 from middleware.exchange import Exchange

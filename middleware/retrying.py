@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from discovery.snapshot import RetryPolicy, RetryTrigger
+from discovery.rule_policy import RetryPolicy, RetryTrigger
 from middleware.upstream.connection import ConnectionBrokenError
 from middleware.upstream.outcome import Attempt, Outcome
 from middleware.upstream.registry import Pick

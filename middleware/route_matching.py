@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from discovery.routing_table import RouteRequest
+from discovery.route_entry import RouteRequest
 from discovery.snapshot import Rule
 from middleware.errors import GatewayError, InvalidPathError, MissingModelError, ModelNotFoundError, RouteNotFoundError
 from middleware.exchange import Exchange

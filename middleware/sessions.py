@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from discovery.snapshot import BackendRef, Rule, SessionPersistence
+from discovery.rule_policy import SessionPersistence
+from discovery.snapshot import BackendRef, Rule
 from middleware.cookies import read_cookie
 from middleware.exchange import Exchange
 

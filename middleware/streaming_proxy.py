@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 from starlette.types import Receive, Scope, Send
 
-from discovery.snapshot import RulePolicy
+from discovery.rule_policy import RulePolicy
 from middleware.answer_stream import LAST_WORDS_BYTES, is_event_stream, is_mid_event, read_last_words
 from middleware.errors import (
     GatewayError,

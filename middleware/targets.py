@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from discovery.snapshot import PathRewrite, ReplaceFullPath
+from discovery.filters import PathRewrite, ReplaceFullPath
 from middleware.errors import InvalidPathError
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from discovery.describe import (
     is_credential,
 )
 from discovery.explain import explain_route_in_slices
-from discovery.snapshot import BackendRef, ConsistentHash, Rule, Snapshot
+from discovery.rule_policy import ConsistentHash
+from discovery.snapshot import BackendRef, Rule, Snapshot
 from middleware import (
     admission,
     circuit_breaking,

@@ -8,7 +8,7 @@ import re
 
 from discovery.resources.envoy_gateway import ActiveHealthCheck, BackendTrafficPolicy
 from discovery.resources.quantities import parse_duration
-from discovery.snapshot import ActiveHealth
+from discovery.rule_policy import ActiveHealth
 from discovery.status import Cause
 
 _FIELD = "spec.healthCheck.active"

@@ -10,8 +10,8 @@ import msgspec
 
 from discovery.compile.filters import CompiledFilters
 from discovery.compile.model_rewrites import is_usable_name, override
+from discovery.filters import NO_FILTERS, BodyMutation, Filters, HeaderMutation
 from discovery.resources.envoy_ai_gateway import AIBackendReference, AIServiceBackend
-from discovery.snapshot import NO_FILTERS, BodyMutation, Filters, HeaderMutation
 
 _json_decoder = msgspec.json.Decoder(msgspec.Raw)
 _name_decoder = msgspec.json.Decoder(str)

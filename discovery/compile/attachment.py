@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from discovery.compile.index import Index, Route
+from discovery.hostnames import overlap
 from discovery.resources.gateway_api import Gateway, GatewayListener, ParentReference
 from discovery.resources.meta import ENVOY_AI_GATEWAY, GATEWAY_API, age_of
-from discovery.snapshot import hostname_rank
 from discovery.status import Condition
 
 SUPPORTED_KINDS = frozenset({(GATEWAY_API, "HTTPRoute"), (ENVOY_AI_GATEWAY, "AIGatewayRoute")})
@@ -195,16 +195,8 @@ def intersect(listener: str | None, hostnames: tuple[str, ...]) -> tuple[str, ..
     names = tuple(name.lower() for name in hostnames)
     if listener is None:
         return names
-    fitting = tuple(name for name in names if _overlap(listener, name))
+    fitting = tuple(name for name in names if overlap(listener, name))
     return fitting or None
-
-
-def _overlap(one: str, other: str) -> bool:
-    if one.startswith("*.") and other.startswith("*."):
-        return one.endswith(other[1:]) or other.endswith(one[1:])
-    if one.startswith("*."):
-        return hostname_rank(one, other) >= 0
-    return hostname_rank(other, one) >= 0
 
 
 def _is_named(listener: GatewayListener, ref: ParentReference) -> bool:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from discovery.resources.gateway_api import HeaderModifier, PathModifier, RouteFilter
-from discovery.snapshot import (
+from discovery.filters import (
     NO_FILTERS,
     Filters,
     HeaderMutation,
@@ -17,6 +16,7 @@ from discovery.snapshot import (
     ReplaceFullPath,
     ReplacePrefix,
 )
+from discovery.resources.gateway_api import HeaderModifier, PathModifier, RouteFilter
 
 _PATH_SAFE = "/%:@!$&'()*+,;=-._~"  # what may stand in a path; all else is percent-encoded
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from discovery.backend import PoolSettings
 from discovery.compile.pools import compile_pool
 from discovery.resources.collection import Resources
 from discovery.resources.core import CertificateMap, Service
@@ -12,7 +13,6 @@ from discovery.resources.envoy_gateway import Backend
 from discovery.resources.gateway_api import GrantTo, HTTPRoute
 from discovery.resources.inference import InferenceModel, InferenceObjective, InferencePool
 from discovery.resources.meta import INFERENCE, INFERENCE_ALPHA, ObjectKey, has_labels
-from discovery.snapshot import PoolSettings
 
 POOL_GROUPS = (INFERENCE, INFERENCE_ALPHA)
 

@@ -10,7 +10,7 @@ import re2
 
 from discovery.resources.envoy_ai_gateway import AIRouteRule
 from discovery.resources.gateway_api import PathMatch, RouteMatch, RouteRule, ValueMatch
-from discovery.routing_table import MODEL_HEADER, MODEL_HEADERS, PathKind, Pattern
+from discovery.route_entry import MODEL_HEADER, MODEL_HEADERS, PathKind, Pattern
 from discovery.status import Cause
 
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")

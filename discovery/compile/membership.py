@@ -10,11 +10,13 @@ from types import MappingProxyType
 
 import httpx
 
+from discovery.backend import Endpoint, Membership, UpstreamTLS
 from discovery.compile.filters import compile_prefix
 from discovery.compile.index import Index
 from discovery.compile.pod_index import PodIndex
 from discovery.compile.references import ai_service_backend_fault, backend_fault
 from discovery.compile.upstream_tls import compile_tls
+from discovery.filters import ReplacePrefix
 from discovery.model_servers.engines import ENGINE_LABELS
 from discovery.resources.collection import Resources
 from discovery.resources.core import EndpointSlice, Pod, Service, ServicePort
@@ -22,7 +24,6 @@ from discovery.resources.envoy_ai_gateway import AIServiceBackend, VersionedSche
 from discovery.resources.envoy_gateway import Backend
 from discovery.resources.inference import InferencePool
 from discovery.slices import Steps, run_at_once
-from discovery.snapshot import Endpoint, Membership, ReplacePrefix, UpstreamTLS
 
 # Data-parallel ranks that serve: the ports of a pod that take requests, of those that its pool names.
 ACTIVE_PORTS_ANNOTATIONS = ("llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports")

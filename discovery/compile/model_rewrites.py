@@ -19,9 +19,9 @@ from collections.abc import Iterable, Iterator
 from types import MappingProxyType
 
 from discovery.compile.index import Index
+from discovery.filters import ModelRewrites, ModelTarget, ModelTargets
 from discovery.resources.inference import InferenceModel, InferenceModelRewrite, InferencePool, RewriteRule
 from discovery.resources.meta import ObjectKey, age_of
-from discovery.snapshot import ModelRewrites, ModelTarget, ModelTargets
 from discovery.status import Cause, Condition, ObjectStatus
 
 MAX_MODEL_NAME = 256  # characters, as of the names that clients may ask for

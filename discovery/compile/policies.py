@@ -22,15 +22,16 @@ from discovery.compile.policy_targets import (
     route_targets,
 )
 from discovery.compile.rate_limits import compile_rate_limits
-from discovery.compile.rule_policy import DEFAULT_POLICY, compile_rule_policy
+from discovery.compile.rule_policy import compile_rule_policy
 from discovery.rate_limit import RateLimit
 from discovery.resources.envoy_ai_gateway import AIRouteRule
 from discovery.resources.envoy_gateway import BackendTrafficPolicy, ClientTrafficPolicy
 from discovery.resources.gateway_api import RouteRule
 from discovery.resources.meta import ObjectKey, Resource, UnimplementedPolicy, age_of
 from discovery.resources.quantities import parse_quantity
+from discovery.rule_policy import DEFAULT_POLICY, ActiveHealth, RulePolicy
 from discovery.slices import Steps
-from discovery.snapshot import DEFAULT_BODY_LIMIT, ActiveHealth, Refusal, RulePolicy
+from discovery.snapshot import DEFAULT_BODY_LIMIT, Refusal
 from discovery.status import Cause, Condition, ObjectStatus
 
 _MAX_SHOWN = 10  # targets in a message

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 
+from discovery.backend import PoolSettings
 from discovery.resources.inference import InferenceModel, InferenceObjective, InferencePool
 from discovery.resources.meta import LLM_D, age_of
-from discovery.snapshot import PoolSettings
 
 # Of Alibaba Cloud's Gateway with Inference Extension.
 ROUTING_STRATEGY = "inference.networking.x-k8s.io/routing-strategy"

@@ -10,7 +10,7 @@ import re2
 from discovery.compile.matches import compile_regex, decode_unreserved
 from discovery.rate_limit import AddressSelector, ClientSelector, PathSelector, RateLimit, ValueSelector
 from discovery.resources import envoy_gateway as given
-from discovery.routing_table import MODEL_HEADER, MODEL_HEADERS, PathKind, Pattern
+from discovery.route_entry import MODEL_HEADER, MODEL_HEADERS, PathKind, Pattern
 from discovery.status import Cause
 
 _DAY = 24 * 3600.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from discovery.backend import Backend
 from discovery.compile.index import POOL_GROUPS, Index, Route
 from discovery.compile.upstream_tls import tls_fault
 from discovery.resources.core import Service
@@ -13,7 +14,6 @@ from discovery.resources.envoy_gateway import BackendEndpoint
 from discovery.resources.gateway_api import BackendReference
 from discovery.resources.inference import InferencePool
 from discovery.resources.meta import ENVOY_AI_GATEWAY, ENVOY_GATEWAY, is_internal_address, is_ip_address
-from discovery.snapshot import Backend
 
 PASS_THROUGH_SCHEMAS = frozenset({"OpenAI", "Anthropic", "Cohere"})
 

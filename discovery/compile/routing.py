@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from discovery.backend import Backend
 from discovery.compile.adapters import Adapters
 from discovery.compile.attachment import ListenerPlan, RouteAttachments, attach, plan_listeners
 from discovery.compile.index import Index, Route
@@ -21,9 +22,10 @@ from discovery.resources.collection import LeftOut, Resources
 from discovery.resources.envoy_ai_gateway import AIRouteRule
 from discovery.resources.gateway_api import RouteRule
 from discovery.resources.meta import ObjectKey, Resource
-from discovery.routing_table import PathKind, RouteEntry, RoutingTable
+from discovery.route_entry import PathKind, RouteEntry
+from discovery.routing_table import RoutingTable
 from discovery.slices import Steps, collect, run_at_once
-from discovery.snapshot import Backend, Listener, Routing, Rule
+from discovery.snapshot import Listener, Routing, Rule
 from discovery.status import Cause, Condition, ObjectStatus
 
 MODELS_PATH = "/v1/models"

@@ -17,7 +17,8 @@ from discovery.resources.envoy_gateway import (
 from discovery.resources.envoy_gateway import LoadBalancer as LoadBalancerResource
 from discovery.resources.gateway_api import RouteRetry, RouteRule
 from discovery.resources.quantities import parse_duration
-from discovery.snapshot import (
+from discovery.rule_policy import (
+    DEFAULT_POLICY,
     NO_LIMITS,
     ActiveHealth,
     ConcurrencyLimits,
@@ -28,9 +29,8 @@ from discovery.snapshot import (
     RetryTrigger,
     RulePolicy,
 )
-from discovery.snapshot import FaultInjection as Faults
+from discovery.rule_policy import FaultInjection as Faults
 
-DEFAULT_POLICY = RulePolicy()
 NEVER_SECONDS = 365 * 24 * 3600.0  # what "0s" means where there must be a number
 
 # Envoy Gateway's, where a policy sets `retry` and not these.

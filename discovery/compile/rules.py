@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from discovery.backend import Backend
 from discovery.compile.ai_backend_refs import compile_ai_reference
 from discovery.compile.filters import CompiledFilters, compile_filters
 from discovery.compile.index import Index, Route
@@ -13,23 +14,15 @@ from discovery.compile.matches import CompiledMatch, CompiledMatches, compile_ma
 from discovery.compile.model_rewrites import ModelRewriting
 from discovery.compile.policies import Policies
 from discovery.compile.references import Resolved, resolve
+from discovery.filters import ModelRewrites
 from discovery.resources.envoy_ai_gateway import AIBackendReference, AIRouteRule
 from discovery.resources.gateway_api import BackendReference, Fraction, RequestMirror, RouteRule
 from discovery.resources.inference import InferencePool
 from discovery.resources.meta import parse_time
 from discovery.resources.quantities import parse_duration
-from discovery.routing_table import MODEL_HEADER
-from discovery.snapshot import (
-    Backend,
-    BackendRef,
-    Mirror,
-    ModelCard,
-    ModelRewrites,
-    Refusal,
-    RefusalReason,
-    Rule,
-    SessionPersistence,
-)
+from discovery.route_entry import MODEL_HEADER
+from discovery.rule_policy import SessionPersistence
+from discovery.snapshot import BackendRef, Mirror, ModelCard, Refusal, RefusalReason, Rule
 from discovery.status import Cause
 
 OWNER = "pointsman"

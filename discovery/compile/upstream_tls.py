@@ -10,9 +10,9 @@ import ssl
 from functools import lru_cache
 from typing import Literal
 
+from discovery.backend import UpstreamTLS
 from discovery.compile.index import Index
 from discovery.resources.envoy_gateway import Backend, BackendEndpoint, BackendTLS
-from discovery.snapshot import UpstreamTLS
 
 Fault = tuple[str, str]  # reason and message
 

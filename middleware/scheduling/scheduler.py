@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from discovery.snapshot import PoolSettings
+from discovery.backend import PoolSettings
 from middleware.scheduling.configuration import PickerConfiguration
 from middleware.scheduling.crowding import uncrowded
 from middleware.scheduling.load import Draw, Load, SchedulingRequest

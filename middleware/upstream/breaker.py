@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
-from discovery.snapshot import PassiveHealth
+from discovery.rule_policy import PassiveHealth
 
 
 class State(StrEnum):

@@ -20,7 +20,9 @@ from typing import NamedTuple
 
 import httpx
 
-from discovery.snapshot import ActiveHealth, Endpoint, Membership, PassiveHealth, Routing, Snapshot
+from discovery.backend import Endpoint, Membership
+from discovery.rule_policy import ActiveHealth, PassiveHealth
+from discovery.snapshot import Routing, Snapshot
 from middleware.upstream.connection import ConnectionBrokenError
 from middleware.upstream.registry import Upstream, UpstreamRegistry
 from middleware.upstream.transport import Timeouts, UpstreamTransport

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
-from discovery.snapshot import PassiveHealth
+from discovery.rule_policy import PassiveHealth
 from middleware.upstream.breaker import NO_PERMIT, Health, Permit
 
 if TYPE_CHECKING:

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from typing import TYPE_CHECKING, NamedTuple
 
-from discovery.snapshot import ActiveHealth, BackendRef, Endpoint, Membership, PassiveHealth, Routing, Rule, Snapshot
+from discovery.backend import Endpoint, Membership
+from discovery.rule_policy import ActiveHealth, PassiveHealth
+from discovery.snapshot import BackendRef, Routing, Rule, Snapshot
 from middleware.scheduling.load import Load
 from middleware.upstream.absent_pods import AbsentPods
 from middleware.upstream.breaker import Breaker, State

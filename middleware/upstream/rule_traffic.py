@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from discovery.snapshot import NO_LIMITS, ConcurrencyLimits, Snapshot
+from discovery.rule_policy import NO_LIMITS, ConcurrencyLimits
+from discovery.snapshot import Snapshot
 from middleware.errors import OverloadedError
 
 MIN_CONCURRENT_RETRIES = 10

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 
 import httpx
 
+from discovery.backend import Endpoint
 from discovery.model_servers.engines import read_metrics
 from discovery.model_servers.server_load import UnusableMetricsError
-from discovery.snapshot import Endpoint, Snapshot
+from discovery.snapshot import Snapshot
 from middleware.scheduling.load import SILENCE_SECONDS, Knowledge
 from middleware.upstream.registry import Upstream, UpstreamRegistry
 from middleware.upstream.transport import Timeouts, UpstreamTransport

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ssl
 from functools import lru_cache
 
-from discovery.snapshot import UpstreamTLS
+from discovery.backend import UpstreamTLS
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from discovery.backend import UpstreamTLS
 from discovery.resources.meta import is_internal_address
-from discovery.snapshot import UpstreamTLS
 from middleware.upstream.connection import Activity, UpstreamConnection
 from middleware.upstream.tls import context_for, why_failed
 

@@ -15,7 +15,7 @@ import pytest
 
 from app.simulator.server import SimulatedModelServer
 from app.simulator.settings import SimulatorSettings
-from discovery.snapshot import PassiveHealth
+from discovery.rule_policy import PassiveHealth
 from middleware.upstream.breaker import Health
 from tests.support.gateway import RunningGateway, route_to, running_gateway
 from tests.support.raw_client import RawClient, ask

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from discovery.load import Compiled, Loaded, load
-from discovery.routing_table import RouteRequest
+from discovery.route_entry import RouteRequest
 from discovery.snapshot import Routing, Rule
 from discovery.status import Condition
 

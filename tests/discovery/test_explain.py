@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 
 from discovery.explain import Loss, RouteExplanation, explain_route, explain_route_in_slices
-from discovery.routing_table import MODEL_HEADER, RouteEntry, RouteRequest, RoutingTable
+from discovery.route_entry import MODEL_HEADER, RouteEntry, RouteRequest
+from discovery.routing_table import RoutingTable
 from discovery.snapshot import Listener, Routing
 from tests.discovery.loading import LoadText
 from tests.discovery.test_routing_table import entry_lists, requests

@@ -11,8 +11,10 @@ import re2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from discovery.routing_table import MODEL_HEADER, PathKind, Pattern, RouteEntry, RouteRequest, RoutingTable
-from discovery.snapshot import ModelCard, Rule, hostname_rank
+from discovery.hostnames import hostname_rank
+from discovery.route_entry import MODEL_HEADER, PathKind, Pattern, RouteEntry, RouteRequest
+from discovery.routing_table import RoutingTable
+from discovery.snapshot import ModelCard, Rule
 
 
 def rule(name: str) -> Rule:

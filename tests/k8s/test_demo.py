@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from discovery.backend import Endpoint
 from discovery.load import Compiled, load
-from discovery.snapshot import Endpoint
 from tests.discovery.loading import ask
 from tests.k8s.kustomize import K8S, build, containers_of, find, flag, gateways, of_kind
 

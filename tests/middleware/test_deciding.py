@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.snapshot import Redirect, Refusal, ReplacePrefix, RetryPolicy, RetryTrigger
+from discovery.filters import Redirect, ReplacePrefix
+from discovery.rule_policy import RetryPolicy, RetryTrigger
+from discovery.snapshot import Refusal
 from middleware.admission import location
 from middleware.endpoint_picking import decide as pick_endpoint
 from middleware.errors import NoEndpointsError, RefusedByConfigurationError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from discovery.snapshot import Filters, HeaderMutation
+from discovery.filters import Filters, HeaderMutation
 from middleware.headers import (
     RawHeaders,
     answer_headers,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.snapshot import ConsistentHash, RulePolicy
+from discovery.rule_policy import ConsistentHash, RulePolicy
 from middleware.endpoint_picking import decide
 from middleware.exchange import Exchange
 from middleware.load_balancing import Balancer, hash_key, highest_of_all, make_balancer

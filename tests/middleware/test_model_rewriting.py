@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.snapshot import BodyMutation, Filters, HeaderMutation, ModelRewrites, ModelTarget, ModelTargets
+from discovery.filters import BodyMutation, Filters, HeaderMutation, ModelRewrites, ModelTarget, ModelTargets
 from middleware.errors import InvalidBodyError, OverloadedError
 from middleware.exchange import Exchange
 from middleware.headers import upstream_headers

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from starlette.types import Message, Receive, Scope, Send
 
-from discovery.snapshot import PoolSettings
+from discovery.backend import PoolSettings
 from middleware.endpoint_picking import EndpointPickingMiddleware
 from middleware.exchange import Exchange
 from middleware.scheduling.scheduler import Scheduler

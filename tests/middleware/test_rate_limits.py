@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from discovery.compile.matches import compile_regex
 from discovery.rate_limit import AddressSelector, ClientSelector, PathSelector, RateLimit, ValueSelector
-from discovery.routing_table import PathKind, Pattern
-from discovery.snapshot import FaultInjection, Routing, Rule, RulePolicy, Snapshot
+from discovery.route_entry import PathKind, Pattern
+from discovery.rule_policy import FaultInjection, RulePolicy
+from discovery.snapshot import Routing, Rule, Snapshot
 from middleware import faults
 from middleware.errors import RateLimitedError
 from middleware.exchange import Exchange

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.snapshot import Backend, BackendRef, SessionPersistence
+from discovery.backend import Backend
+from discovery.rule_policy import SessionPersistence
+from discovery.snapshot import BackendRef
 from middleware.cookies import read_cookie
 from middleware.sessions import MAX_ENTRIES, Session, arm_key_of, read_session
 from tests.support.exchanges import make_exchange, make_ref, make_rule

@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 import pytest
 
-from discovery.snapshot import BackendRef, PoolSettings
+from discovery.backend import PoolSettings
+from discovery.snapshot import BackendRef
 from middleware.errors import SaturatedError
 from middleware.shedding import decide, has_priorities, objective_of, priority_of
 from tests.support.exchanges import make_ref, make_rule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from discovery.snapshot import Filters, PathRewrite, ReplaceFullPath, ReplacePrefix
+from discovery.filters import Filters, PathRewrite, ReplaceFullPath, ReplacePrefix
 from middleware.errors import InvalidPathError
 from middleware.targets import path_for_matching, rewrite_path, upstream_target
 from tests.support.exchanges import make_endpoint, make_exchange, make_pick, make_ref, make_rule

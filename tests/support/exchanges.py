@@ -6,7 +6,9 @@ from typing import Any
 
 import httpx
 
-from discovery.snapshot import NO_FILTERS, Backend, BackendRef, Endpoint, Filters, Rule
+from discovery.backend import Backend, Endpoint
+from discovery.filters import NO_FILTERS, Filters
+from discovery.snapshot import BackendRef, Rule
 from middleware.exchange import Exchange
 from middleware.headers import MODEL_HEADER, header_map, strip_client_headers
 from middleware.upstream.outcome import Attempt, Outcome

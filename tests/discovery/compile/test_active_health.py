@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from discovery.snapshot import ActiveHealth, RulePolicy
+from discovery.rule_policy import ActiveHealth, RulePolicy
 from tests.discovery.loading import LoadText, condition_of
 
 

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from discovery.compile.filters import compile_filters, compile_prefix
+from discovery.filters import Filters, HeaderMutation, PathRewrite, Redirect, ReplaceFullPath, ReplacePrefix
 from discovery.resources.gateway_api import RouteFilter
-from discovery.snapshot import Filters, HeaderMutation, PathRewrite, Redirect, ReplaceFullPath, ReplacePrefix
 from tests.discovery.loading import LoadText, ask, condition_of
 
 

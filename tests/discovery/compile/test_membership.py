@@ -6,8 +6,8 @@ import pytest
 
 from discovery.compile import compile_membership
 from discovery.compile.membership import path_rewrites
+from discovery.filters import ReplacePrefix
 from discovery.resources.envoy_ai_gateway import VersionedSchema
-from discovery.snapshot import ReplacePrefix
 from tests.discovery.loading import LoadText
 
 

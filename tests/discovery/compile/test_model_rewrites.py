@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from discovery.filters import ModelTargets
 from discovery.load import Compiled
-from discovery.snapshot import BackendRef, ModelTargets
+from discovery.snapshot import BackendRef
 from tests.discovery.loading import LoadText, ask, condition_of
 
 POOL = """\

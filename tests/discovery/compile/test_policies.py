@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from discovery.snapshot import DEFAULT_BODY_LIMIT, MIB, RulePolicy
+from discovery.rule_policy import RulePolicy
+from discovery.snapshot import DEFAULT_BODY_LIMIT, MIB
 from tests.discovery.loading import LoadText, ask, condition_of
 
 BASE = """\

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from discovery.snapshot import PoolSettings
+from discovery.backend import PoolSettings
 from tests.discovery.loading import LoadText
 
 ROUTE = """\

@@ -7,8 +7,8 @@ import ipaddress
 import pytest
 
 from discovery.rate_limit import AddressSelector, ClientSelector, PathSelector, RateLimit, ValueSelector
-from discovery.routing_table import MODEL_HEADER, PathKind, Pattern
-from discovery.snapshot import FaultInjection, RulePolicy
+from discovery.route_entry import MODEL_HEADER, PathKind, Pattern
+from discovery.rule_policy import FaultInjection, RulePolicy
 from tests.discovery.loading import LoadText, condition_of
 
 ROUTE = """\

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from discovery.load import load
-from discovery.snapshot import (
+from discovery.rule_policy import (
     ConcurrencyLimits,
     ConsistentHash,
     LoadBalancer,

@@ -6,8 +6,8 @@ import textwrap
 
 import pytest
 
+from discovery.backend import Endpoint, UpstreamTLS
 from discovery.describe import describe_endpoint
-from discovery.snapshot import Endpoint, UpstreamTLS
 from tests.discovery.loading import LoadText, condition_of
 from tests.support.certificates import Authority
 

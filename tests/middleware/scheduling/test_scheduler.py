@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import orjson
 
+from discovery.backend import PoolSettings
 from discovery.model_servers.server_load import KvCache
-from discovery.snapshot import PoolSettings
 from middleware.scheduling.configuration import PickerConfiguration
 from middleware.scheduling.load import Load
 from middleware.scheduling.plugins import PrefixSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from discovery.snapshot import Endpoint
+from discovery.backend import Endpoint
 from middleware.upstream.absent_pods import ABSENCE_SECONDS, AbsentPods
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.transport import UpstreamTransport

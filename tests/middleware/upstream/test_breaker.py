@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from discovery.snapshot import PassiveHealth, Routing, RulePolicy, SnapshotStore
+from discovery.rule_policy import PassiveHealth, RulePolicy
+from discovery.snapshot import Routing, SnapshotStore
 from middleware.circuit_breaking import decide
 from middleware.upstream.breaker import NO_PERMIT, Breaker, Health, Permit, State
 from middleware.upstream.registry import Candidate, UpstreamRegistry

@@ -8,7 +8,8 @@ from types import MappingProxyType
 import httpx
 import pytest
 
-from discovery.snapshot import Endpoint, Routing, Snapshot
+from discovery.backend import Endpoint
+from discovery.snapshot import Routing, Snapshot
 from middleware.upstream.connection import ConnectionBrokenError
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.transport import UpstreamTransport

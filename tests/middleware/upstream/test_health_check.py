@@ -12,7 +12,9 @@ from types import MappingProxyType
 import pytest
 
 from app.main import make_transport
-from discovery.snapshot import ActiveHealth, Endpoint, PassiveHealth, Routing, RulePolicy, Snapshot, UpstreamTLS
+from discovery.backend import Endpoint, UpstreamTLS
+from discovery.rule_policy import ActiveHealth, PassiveHealth, RulePolicy
+from discovery.snapshot import Routing, Snapshot
 from middleware.circuit_breaking import decide, failing_for
 from middleware.upstream.breaker import Health, State
 from middleware.upstream.health_check import EndpointHealth, Finding, HealthChecks, Result, check, judge

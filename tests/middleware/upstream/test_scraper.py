@@ -12,7 +12,8 @@ from types import MappingProxyType
 import pytest
 
 from app.main import make_transport
-from discovery.snapshot import Endpoint, Routing, Snapshot
+from discovery.backend import Endpoint
+from discovery.snapshot import Routing, Snapshot
 from middleware.scheduling.load import Knowledge, Load
 from middleware.upstream import scraper as scraping
 from middleware.upstream.registry import UpstreamRegistry

@@ -9,7 +9,7 @@ import ssl
 import httpx
 import pytest
 
-from discovery.snapshot import UpstreamTLS
+from discovery.backend import UpstreamTLS
 from middleware.upstream.connection import READ_HIGH_WATER_BYTES, ConnectionBrokenError
 from middleware.upstream.tls import context_for
 from middleware.upstream.transport import Timeouts, UpstreamTransport
