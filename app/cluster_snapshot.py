@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import orjson
 
-from discovery.describe import MASK, is_credential, is_secret_member
 from discovery.resources.collection import MODELS, LeftOut, Resources
 from discovery.resources.meta import ObjectKey, Resource
 from discovery.scope import Scope, select
+from discovery.shown import MASK, is_credential, is_secret_member
 from discovery.sources.kube_client import KubeClient, KubeError
 from discovery.sources.kube_kinds import PLANNED, WatchedKind, find_kind, watched_kinds
 from discovery.sources.kube_lists import list_all

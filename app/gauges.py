@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from app.exposition import Family, Row, single
-from discovery.describe import describe_limits
+from discovery.describe_policy import describe_limits
 from discovery.snapshot import Snapshot, SnapshotStore
 from middleware.model_extraction import BodyMemory
 from middleware.rate_limits import RateLimiter

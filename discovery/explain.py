@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from discovery.describe import MASK, describe_entry, is_credential
+from discovery.describe import describe_entry
 from discovery.hostnames import hostname_rank
 from discovery.route_entry import MODEL_HEADER, Pattern, RouteEntry, RouteRequest
 from discovery.routing_table import RoutingTable
+from discovery.shown import MASK, is_credential
 from discovery.slices import Steps, run_at_once, run_in_slices
 from discovery.snapshot import Listener, Routing, Rule
 

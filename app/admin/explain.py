@@ -16,16 +16,12 @@ from typing import Any
 import orjson
 
 from app.admin.explain_picks import explain_admission, explain_pick, load_line
-from discovery.describe import (
-    MASK,
-    describe_endpoint,
-    describe_rate_limit,
-    describe_rule,
-    describe_targets,
-    is_credential,
-)
+from discovery.describe import describe_endpoint
+from discovery.describe_policy import describe_rate_limit
+from discovery.describe_rule import describe_rule, describe_targets
 from discovery.explain import explain_route_in_slices
 from discovery.rule_policy import ConsistentHash
+from discovery.shown import MASK, is_credential
 from discovery.snapshot import BackendRef, Rule, Snapshot
 from middleware import (
     admission,

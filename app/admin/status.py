@@ -10,7 +10,8 @@ import asyncio
 from collections import defaultdict
 from typing import Any
 
-from discovery.describe import describe_limits, describe_statuses
+from discovery.describe import describe_statuses
+from discovery.describe_policy import describe_limits
 from discovery.snapshot import Rule, Snapshot
 from middleware.upstream.registry import Upstream, UpstreamRegistry
 from middleware.upstream.rule_traffic import RuleTrafficRegistry

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from discovery.describe import MASK, describe, describe_statuses, is_credential
+from discovery.describe import describe, describe_statuses
+from discovery.shown import MASK
 from discovery.snapshot import Snapshot
 from tests.discovery.loading import LoadText
 
@@ -122,11 +123,6 @@ spec: {gatewayClassName: c, listeners: [{name: http, port: 80, protocol: HTTP}]}
 """
     statuses = describe_statuses(load_text.compiled(gateway).routing)
     assert [(s.get("parent"), s.get("attachedRoutes")) for s in statuses] == [(None, None), ("default/gw/http", 0)]
-
-
-def test_credentials_are_known_by_their_names() -> None:
-    assert all(is_credential(n) for n in (b"authorization", b"api-key", b"x-api-key", b"cookie", b"x-my-token"))
-    assert not is_credential(b"content-type")
 
 
 def test_mirrors_and_supported_kinds_are_shown(load_text: LoadText) -> None:
