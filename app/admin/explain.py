@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from app.admin.explain_picks import explain_admission, explain_pick, load_line
+from app.admin.explain_picks import explain_admission, explain_pick
 from discovery.describe import describe_endpoint
 from discovery.describe_policy import describe_rate_limit
 from discovery.describe_rule import describe_rule, describe_targets
@@ -265,78 +265,3 @@ def _shown(headers: RawHeaders) -> list[list[str]]:
         [name.decode("latin-1"), MASK if is_credential(name) else value.decode("utf-8", "replace")]
         for name, value in headers
     ]
-
-
-def explain_as_text(answer: Json) -> str:
-    """The explanation for a person, a line per fact."""
-    request = answer["request"]
-    lines = [f"{request['method']} {request['target']} on host {request['host']}, model {request['model'] or '(none)'}"]
-    routing = answer.get("routing")
-    if routing is not None:
-        name = routing["listener"]
-        lines.append("no listener takes this host" if name is None else f"listener: {name or '(the only one)'}")
-    rule = answer.get("rule")
-    if rule is not None:
-        lines.append(f"rule: {rule['id']}")
-        shown = [name for name in rule if name not in ("id", "kind", "route", "name", "backendRefs", "refusal")]
-        lines += [f"  {name}: {orjson.dumps(rule[name]).decode()}" for name in shown]
-    for limit in answer.get("rateLimits", ()):
-        where = "clients of " + limit["clients"] if limit["clients"] else "all that no other limit holds for"
-        shadow = ", in shadow mode" if limit["isShadow"] else ""
-        lines.append(
-            f"rate limit: {limit['requests']} per {limit['unit'].lower()}, {where}: {limit['remaining']} left{shadow}"
-        )
-    admission = answer.get("admission")
-    if admission is not None:
-        shed = ", shed" if admission["isShed"] else ""
-        lines.append(f"priority {admission['priority']}, saturation of its pools {admission['saturation']:g}{shed}")
-    for arm in answer.get("arms", ()):
-        of_what = "the requests" if not arm.get("priority") else f"what priority {arm['priority']} gets"
-        lines.append(f"arm: {arm['backend']}, weight {arm['weight']}, {arm['share']:.1%} of {of_what}")
-        for endpoint in arm.get("endpoints", ()):
-            health = endpoint.get("health", "healthy")
-            because = f"breaker {endpoint['breaker']}" if health == "healthy" else health
-            is_used_anyway = endpoint["mayBeTried"] and health != "healthy"  # too few are left: panic
-            state = "" if endpoint["mayBeTried"] else f", left out: {because}"
-            state = f", used because too few are healthy: {health}" if is_used_anyway else state
-            pod = f" ({endpoint['pod']})" if endpoint.get("pod") else ""
-            lines.append(
-                f"  endpoint: {endpoint['address']}:{endpoint['port']}{pod}, {endpoint['inFlight']} in flight{state}"
-            )
-            known = load_line(endpoint)
-            if known is not None:
-                lines.append(f"    {known}")
-        if "wouldPick" in arm:
-            lines.append(f"  would pick: {arm['wouldPick']}")
-        sent = arm.get("upstreamRequest")
-        if sent is not None:
-            lines.append(f"  sent as: {request['method']} {sent['target']}, host {dict(sent['headers'])['host']}")
-        asked = arm.get("asksFor")
-        if asked is not None:
-            names = ", ".join(f"{target['model']} ({target['share']:.1%})" for target in asked["targets"])
-            lines.append(f"  asks for: {names}, says {asked['source']}")
-        if "answer" in arm:
-            lines.append(f"  answered: {_answer_line(arm['answer'])}")
-    draws = answer.get("draws")
-    if draws is not None:
-        lines.append(f"{draws['requests']} requests would go to:")
-        lines += [f"  {count:>8}  {name}" for name, count in (*draws["backends"].items(), *draws["endpoints"].items())]
-        lines += [f"  {count:>8}  as {name}" for name, count in draws.get("models", {}).items()]
-    if "answer" in answer:
-        lines.append(f"answered by the gateway: {_answer_line(answer['answer'])}")
-    others = routing["others"] if routing is not None else ()
-    if routing is not None and others:
-        lines.append("not taken:")
-        for other in others:
-            because = "; ".join(reason["reason"] for reason in other["because"])
-            lines.append(f"  {other['match']['rule']}: {because}")
-        if routing["othersLeftOut"]:
-            lines.append(f"  and {routing['othersLeftOut']} more")
-    return "\n".join(lines)
-
-
-def _answer_line(answer: Json) -> str:
-    if "code" in answer:
-        return f"{answer['status']} {answer['code']}: {answer['message']}"
-    location = dict(answer["headers"]).get("location")
-    return f"{answer['status']}" + (f", location {location}" if location else "")

@@ -39,8 +39,9 @@ def explain(
 
     --model is the name in the request's body here; NAME=URL adds a model without a manifest.
     """
-    from app.admin.explain import Question, explain_as_text
+    from app.admin.explain import Question
     from app.admin.explain import explain as explain_request
+    from app.admin.explain_text import explain_as_text
     from app.main import make_transport
     from discovery.load import load
     from discovery.snapshot import Snapshot

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.admin.explain import explain_as_text
+from app.admin.explain_text import explain_as_text
 from tests.app.test_policies import POST, policy
 from tests.support.gateway import RunningGateway, route_to, running_gateway
 from tests.support.raw_client import ask

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.admin.explain import Question, explain, explain_as_text
+from app.admin.explain import Question, explain
+from app.admin.explain_text import explain_as_text
 from app.main import make_transport
 from discovery.load import load
 from discovery.snapshot import Snapshot
