@@ -1,4 +1,4 @@
-"""Is an endpoint well, whoever asks it? HTTP checks of the endpoints of those rules whose policy wants them.
+"""Who is asked whether it is well, and when? HTTP checks of the endpoints of those rules whose policy wants them.
 
 The rules are Envoy's. An endpoint that is new is not used before its first check is passed, and one that has answered
 goes on as it was. A failure of the network counts towards the threshold, an answer that is not as expected is enough.
@@ -15,133 +15,19 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from enum import Enum
 from typing import NamedTuple
-
-import httpx
 
 from discovery.backend import Endpoint, Membership
 from discovery.rule_policy import ActiveHealth, PassiveHealth
 from discovery.snapshot import Routing, Snapshot
-from middleware.upstream.connection import ConnectionBrokenError
+from middleware.upstream.endpoint_health import EndpointHealth, Finding, Result
+from middleware.upstream.health_probe import check
 from middleware.upstream.registry import Upstream, UpstreamRegistry
-from middleware.upstream.transport import Timeouts, UpstreamTransport
+from middleware.upstream.transport import UpstreamTransport
 
 logger = logging.getLogger(__name__)
 
 MAX_CONCURRENT_CHECKS = 256  # what is due beyond waits for its turn
-_LOOKED_AT_BYTES = 1024  # of an answer, for what it must contain
-_READ_BYTES = 64 * 1024  # of an answer, so that its connection can be used again
-
-
-class Finding(Enum):
-    """What one check says."""
-
-    WELL = "well"
-    WRONG_ANSWER = "wrong answer"  # one is enough
-    RETRIABLE = "retriable"  # counts towards the threshold, as the network's failures do
-
-
-class Result(NamedTuple):
-    """A check that is over; ``why`` is for the operator."""
-
-    finding: Finding
-    why: str = ""
-
-
-class EndpointHealth:
-    """What the checks have said of one endpoint. Pure: it is told of results."""
-
-    __slots__ = ("_passed", "failed", "is_healthy", "is_pending", "settings", "why")
-
-    def __init__(self, settings: ActiveHealth, *, is_healthy: bool) -> None:
-        self.settings = settings
-        self.is_healthy = is_healthy
-        self.is_pending = True  # until the first check is over
-        self.failed = 0  # checks in a row
-        self.why = ""
-        self._passed = 0
-
-    def note(self, result: Result) -> bool:
-        """Take a result in. True when the endpoint's health has changed by it."""
-        was_healthy, is_first = self.is_healthy, self.is_pending
-        self.is_pending = False
-        if result.finding is Finding.WELL:
-            self.failed = 0
-            self.why = ""
-            self._passed += 1
-            self.is_healthy = was_healthy or is_first or self._passed >= self.settings.healthy_threshold
-        else:
-            self._passed = 0
-            self.failed += 1
-            self.why = result.why
-            if result.finding is Finding.WRONG_ANSWER or self.failed >= self.settings.unhealthy_threshold:
-                self.is_healthy = False
-        return self.is_healthy is not was_healthy
-
-    def __str__(self) -> str:
-        if self.is_healthy:
-            return "healthy"
-        if self.is_pending:
-            return "not checked yet"
-        if not self.failed:
-            return f"unhealthy: {self._passed} of {self.settings.healthy_threshold} checks passed"
-        times = "once" if self.failed == 1 else f"{self.failed} times"
-        return f"unhealthy: active check failed {times}: {self.why}"
-
-
-def judge(settings: ActiveHealth, status: int, body: bytes) -> Result:
-    """What an answer says."""
-    if settings.expected and settings.expected not in body[:_LOOKED_AT_BYTES]:
-        return Result(Finding.WRONG_ANSWER, f"status {status} without the expected response")
-    if status in settings.statuses:
-        return Result(Finding.WELL)
-    is_retriable = status in settings.retriable_statuses
-    return Result(Finding.RETRIABLE if is_retriable else Finding.WRONG_ANSWER, f"status {status}")
-
-
-async def check(transport: UpstreamTransport, settings: ActiveHealth, host: bytes) -> Result:
-    """Ask once. Raises nothing but CancelledError; what was begun then is aborted."""
-    try:
-        async with asyncio.timeout(settings.timeout_seconds):
-            try:
-                return judge(settings, *await _ask(transport, settings, host, is_fresh=False))
-            except ConnectionBrokenError as error:
-                if not error.is_reused or error.has_answer_bytes:
-                    raise
-            return judge(settings, *await _ask(transport, settings, host, is_fresh=True))
-    except (TimeoutError, httpx.TimeoutException):
-        return Result(Finding.RETRIABLE, f"no answer within {settings.timeout_seconds:g} s")
-    except httpx.ConnectError:
-        return Result(Finding.RETRIABLE, "no connection")
-    except httpx.RemoteProtocolError:
-        return Result(Finding.RETRIABLE, "the answer is not HTTP")
-    except httpx.TransportError:
-        return Result(Finding.RETRIABLE, "the connection broke off")
-
-
-async def _ask(
-    transport: UpstreamTransport, settings: ActiveHealth, host: bytes, *, is_fresh: bool
-) -> tuple[int, bytes]:
-    limit = settings.timeout_seconds
-    headers = [(b"host", host), (b"user-agent", b"pointsman-health-check")]
-    if settings.method in ("POST", "PUT", "PATCH"):
-        headers.append((b"content-length", b"0"))
-    stream = await transport.send(
-        method=settings.method,
-        target=settings.path,
-        headers=headers,
-        body=b"",
-        timeouts=Timeouts(connect=limit, first_byte=limit, idle=limit, remaining=limit),
-        is_fresh=is_fresh,
-    )
-    try:
-        status, body = stream.status, b""
-        while len(body) < _READ_BYTES and (chunk := await stream.read()):
-            body += chunk
-        return status, body
-    finally:
-        stream.release()  # aborted unless it was read whole
 
 
 class _Check:

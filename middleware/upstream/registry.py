@@ -16,7 +16,7 @@ from middleware.upstream.breaker import Breaker, State
 from middleware.upstream.transport import UpstreamTransport
 
 if TYPE_CHECKING:
-    from middleware.upstream.health_check import EndpointHealth
+    from middleware.upstream.endpoint_health import EndpointHealth
 
 logger = logging.getLogger(__name__)
 

@@ -17,72 +17,13 @@ from discovery.rule_policy import ActiveHealth, PassiveHealth, RulePolicy
 from discovery.snapshot import Routing, Snapshot
 from middleware.circuit_breaking import decide, failing_for
 from middleware.upstream.breaker import Health, State
-from middleware.upstream.health_check import EndpointHealth, Finding, HealthChecks, Result, check, judge
+from middleware.upstream.health_check import HealthChecks
 from middleware.upstream.registry import Candidate, UpstreamRegistry
-from middleware.upstream.transport import UpstreamTransport
 from tests.support.certificates import Authority
 from tests.support.exchanges import make_endpoint, make_ref, make_rule, make_upstream
 from tests.support.raw_upstream import Conversation, RawUpstream
 
-OK = Result(Finding.WELL)
-WRONG = Result(Finding.WRONG_ANSWER, "status 500")
-NETWORK = Result(Finding.RETRIABLE, "no connection")
 OFTEN = ActiveHealth(path=b"/health", interval_seconds=0.01, timeout_seconds=2.0)
-
-
-@pytest.mark.parametrize(
-    ("is_healthy", "results", "expected"),
-    [
-        pytest.param(False, [OK], [True], id="the-first-pass-is-enough"),
-        pytest.param(False, [NETWORK, OK, OK], [False, False, True], id="later-the-threshold-holds"),
-        pytest.param(True, [NETWORK, NETWORK, NETWORK], [True, True, False], id="the-network-fails-three-times"),
-        pytest.param(True, [NETWORK, NETWORK, OK, NETWORK, NETWORK], [True] * 5, id="in-a-row"),
-        pytest.param(True, [WRONG], [False], id="a-wrong-answer-is-enough"),
-        pytest.param(True, [WRONG, OK, NETWORK, OK, OK], [False, False, False, False, True], id="passes-in-a-row"),
-    ],
-)
-def test_thresholds(is_healthy: bool, results: list[Result], expected: list[bool]) -> None:
-    health = EndpointHealth(replace(OFTEN, healthy_threshold=2), is_healthy=is_healthy)
-    found = []
-    for result in results:
-        before = health.is_healthy
-        has_changed = health.note(result)
-        assert has_changed is (health.is_healthy is not before)
-        found.append(health.is_healthy)
-    assert found == expected
-
-
-def test_its_words() -> None:
-    health = EndpointHealth(replace(OFTEN, healthy_threshold=2), is_healthy=False)
-    words = [str(health)]
-    for result in (NETWORK, NETWORK, OK, OK):
-        health.note(result)
-        words.append(str(health))
-    assert words == [
-        "not checked yet",
-        "unhealthy: active check failed once: no connection",
-        "unhealthy: active check failed 2 times: no connection",
-        "unhealthy: 1 of 2 checks passed",
-        "healthy",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("settings", "status", "body", "expected"),
-    [
-        pytest.param(OFTEN, 200, b"", Finding.WELL, id="200"),
-        pytest.param(OFTEN, 204, b"", Finding.WRONG_ANSWER, id="another-2xx"),
-        pytest.param(replace(OFTEN, statuses=frozenset({204, 301})), 301, b"", Finding.WELL, id="expected"),
-        pytest.param(replace(OFTEN, retriable_statuses=frozenset({503})), 503, b"", Finding.RETRIABLE, id="retriable"),
-        pytest.param(replace(OFTEN, expected=b"ok"), 200, b"all ok", Finding.WELL, id="content"),
-        pytest.param(replace(OFTEN, expected=b"ok"), 200, b"no", Finding.WRONG_ANSWER, id="other-content"),
-        pytest.param(
-            replace(OFTEN, expected=b"ok"), 200, b"x" * 1024 + b"ok", Finding.WRONG_ANSWER, id="content-too-late"
-        ),
-    ],
-)
-def test_judging_an_answer(settings: ActiveHealth, status: int, body: bytes, expected: Finding) -> None:
-    assert judge(settings, status, body).finding is expected
 
 
 def pool(count: int) -> tuple[Candidate, ...]:
@@ -205,78 +146,6 @@ async def test_an_endpoint_is_pending_then_healthy_then_not_and_healthy_again(ca
         f"{label}unhealthy: active check failed once: status 500",
         f"{label}healthy",
     ]
-
-
-@pytest.mark.anyio
-async def test_what_a_check_asks() -> None:
-    pod = Pod()
-    settings = replace(OFTEN, path=b"/ready?deep=1", host=b"model.test", method="POST")
-    async with RawUpstream(pod) as upstream:
-        transport = UpstreamTransport(address=upstream.host, port=upstream.port)
-        assert await check(transport, settings, b"model.test") == OK
-        transport.close()
-    assert pod.requests[0].startswith(b"POST /ready?deep=1 HTTP/1.1\r\nhost: model.test\r\n")
-
-
-@pytest.mark.anyio
-async def test_every_way_to_fail() -> None:
-    async def silent(peer: Conversation) -> None:
-        await peer.until_closed()
-
-    async def broken(peer: Conversation) -> None:
-        await peer.request()
-        peer.reset()
-
-    async def foreign(peer: Conversation) -> None:
-        await peer.request()
-        await peer.send(b"220 smtp.example ESMTP\r\n")
-        await peer.until_closed()
-
-    settings = replace(OFTEN, timeout_seconds=0.1)
-    found = []
-    for script in (silent, broken, foreign):
-        async with RawUpstream(script) as upstream:
-            transport = UpstreamTransport(address=upstream.host, port=upstream.port)
-            found.append(await check(transport, settings, b"h"))
-            transport.close()
-    transport = UpstreamTransport(address="127.0.0.1", port=upstream.port)
-    found.append(await check(transport, settings, b"h"))
-    assert [result.why for result in found] == [
-        "no answer within 0.1 s",
-        "the connection broke off",
-        "the answer is not HTTP",
-        "no connection",
-    ]
-    assert {result.finding for result in found} == {Finding.RETRIABLE}
-
-
-@pytest.mark.anyio
-async def test_a_connection_that_was_closed_meanwhile_is_no_failure() -> None:
-    async def once(peer: Conversation) -> None:
-        await peer.request()
-        await peer.answer()
-        if peer.number == 1:
-            await peer.request()  # the race: it is gone before it answers
-
-    async with RawUpstream(once) as upstream:
-        transport = UpstreamTransport(address=upstream.host, port=upstream.port)
-        assert [await check(transport, OFTEN, b"h") for _ in range(2)] == [OK, OK]
-        assert upstream.connections == 2
-        transport.close()
-
-
-@pytest.mark.anyio
-async def test_a_long_answer_is_not_read_to_its_end() -> None:
-    async def endless(peer: Conversation) -> None:
-        await peer.request()
-        await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        while True:
-            await peer.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
-
-    async with RawUpstream(endless) as upstream:
-        transport = UpstreamTransport(address=upstream.host, port=upstream.port)
-        assert await check(transport, OFTEN, b"h") == OK
-        assert transport.idle_connections == 0
 
 
 @pytest.mark.anyio
