@@ -34,7 +34,7 @@ from bench.simulated_pods import (
     SETTINGS,
     model_of,
 )
-from discovery.model_servers.exposition import gauge
+from discovery.model_servers.exposition import Page
 
 LOADS = (0.6, 0.8, 0.95)
 GOOD_SECONDS = 1.0  # a first token later than this is no good
@@ -150,10 +150,10 @@ async def prefix_hits(port: int) -> tuple[float, float]:
     for address in ADDRESSES:
         reader, writer = await asyncio.open_connection(address, port)
         writer.write(b"GET /metrics HTTP/1.1\r\nhost: b\r\nconnection: close\r\n\r\n")
-        page = await reader.read(-1)
+        page = Page(await reader.read(-1))
         writer.close()
-        hits += sum(gauge(page, b"vllm:prefix_cache_hits_total"))
-        queries += sum(gauge(page, b"vllm:prefix_cache_queries_total"))
+        hits += sum(page.gauge(b"vllm:prefix_cache_hits_total"))
+        queries += sum(page.gauge(b"vllm:prefix_cache_queries_total"))
     return hits, queries
 
 

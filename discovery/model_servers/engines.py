@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from discovery.model_servers.exposition import Page, Places
 from discovery.model_servers.server_load import ServerLoad
 from discovery.model_servers.sglang import read_sglang
 from discovery.model_servers.tensorrt_llm import read_tensorrt_llm
@@ -13,7 +14,7 @@ from discovery.model_servers.vllm import read_vllm
 # Pod labels whose value is one of PARSERS; llm-d's name first.
 ENGINE_LABELS = ("llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type")
 
-Parser = Callable[[bytes], ServerLoad]
+Parser = Callable[[Page], ServerLoad]
 
 PARSERS: dict[str, Parser] = {
     "vllm": read_vllm,
@@ -40,11 +41,11 @@ def recognise(text: bytes) -> str | None:
     return None
 
 
-def read_metrics(text: bytes, engine: str | None) -> tuple[ServerLoad, str | None]:
+def read_metrics(text: bytes, engine: str | None, places: Places | None = None) -> tuple[ServerLoad, str | None]:
     """What the text tells, and the engine that it is of. ``engine`` as the pod's label has it or as it was found out
     before; None or one that nobody knows: found out now. Text of no known engine tells nothing: all is 0.
 
-    Raises UnusableMetricsError.
+    ``places`` are those of the endpoint that said it. Raises UnusableMetricsError.
     """
     parser = PARSERS.get(engine) if engine is not None else None
     if parser is None:
@@ -52,4 +53,4 @@ def read_metrics(text: bytes, engine: str | None) -> tuple[ServerLoad, str | Non
         if engine is None:
             return ServerLoad(), None
         parser = PARSERS[engine]
-    return parser(text), engine
+    return parser(Page(text, places)), engine

@@ -19,6 +19,7 @@ import httpx
 
 from discovery.backend import Endpoint
 from discovery.model_servers.engines import read_metrics
+from discovery.model_servers.exposition import Places
 from discovery.model_servers.server_load import UnusableMetricsError
 from discovery.snapshot import Snapshot
 from middleware.scheduling.load import SILENCE_SECONDS, Knowledge
@@ -62,6 +63,7 @@ class _Target:
         "idle_at",
         "is_busy",
         "jitter",
+        "places",
         "pools",
         "request_headers",
         "started_at",
@@ -75,6 +77,7 @@ class _Target:
         self.upstream = upstream
         self.transport = transport
         self.engine = endpoint.engine
+        self.places = Places()
         self.request_headers = [
             (b"host", endpoint.url.netloc),
             (b"accept", b"text/plain"),
@@ -255,7 +258,7 @@ class MetricsScraper:
             elif status != 200:
                 raise UnreadableError(f"status {status}")
             else:
-                reading, target.engine = read_metrics(text, target.engine)
+                reading, target.engine = read_metrics(text, target.engine, target.places)
                 load.read(reading, mark=mark, at=now, interval_seconds=interval)
             target.failures = 0
         except (UnreadableError, UnusableMetricsError, httpx.TransportError) as error:

@@ -13,6 +13,7 @@ from app.simulator.generation import Generation
 from app.simulator.kv_cache import Holding, KvCacheBlocks, hash_blocks
 from app.simulator.server import SimulatedModelServer
 from app.simulator.settings import SimulatorSettings
+from discovery.model_servers.exposition import Page
 from discovery.model_servers.vllm import read_vllm
 from tests.app.simulator.wire import connect
 
@@ -167,7 +168,7 @@ async def test_an_adapter_is_served_listed_and_told_in_the_metrics() -> None:
         other.send("POST", "/v1/chat/completions", body)
         await other.head()
         one.send("GET", "/metrics")
-        read = read_vllm((await one.answer()).body)
+        read = read_vllm(Page((await one.answer()).body))
         assert read.adapters is not None
         assert (set(read.adapters.running), read.adapters.limit) == ({"tenant"}, 2)
 
