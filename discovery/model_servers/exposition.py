@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 
 from discovery.model_servers.server_load import UnusableMetricsError
 
@@ -23,7 +22,7 @@ _LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPES = {"n": "\n"}
 _NEAR_BYTES = 500  # what stands before may have grown or shrunk by so much; beyond it the whole page is searched
-_REMEMBERED_PAGES = 16
+_REMEMBERED_PAGES = 32
 
 
 class Places:
@@ -31,7 +30,7 @@ class Places:
 
     That is a hint where to look: what stands there is compared. Only that a metric was absent is believed, while the
     page has about the same length, since one line more would be longer than its name. Lest a coincidence or a lie
-    lasts, everything is looked for anew on each 16th page.
+    lasts, everything is looked for anew on each 32nd page.
     """
 
     __slots__ = ("_pages", "starts")
@@ -68,7 +67,8 @@ class Page:
         text, known = self.text, self._starts.get(name)
         if known is not None:
             if known >= 0:
-                found = _find(text, name, max(0, known - _NEAR_BYTES), known + _NEAR_BYTES)
+                start = known - _NEAR_BYTES if known > _NEAR_BYTES else 0
+                found = _find(text, name, start, known + _NEAR_BYTES)
                 if found >= 0:
                     self._starts[name] = found
                     return found
@@ -78,32 +78,35 @@ class Page:
         self._starts[name] = found if found >= 0 else -max(1, len(text))
         return found
 
-    def samples(self, name: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """The labels (what is between the braces) and the value of each sample of the metric ``name``, unread."""
-        text, size, start = self.text, len(name), self.start_of(name)
+    def samples(self, name: bytes) -> list[tuple[bytes, bytes]]:
+        """Of each sample of the metric ``name`` the labels, which are between the braces, and what stands behind."""
+        found: list[tuple[bytes, bytes]] = []
+        start = self.start_of(name)
         if start < 0:
-            return
-        for _ in range(MAX_SAMPLES):
+            return found
+        text, size = self.text, len(name)
+        while len(found) < MAX_SAMPLES:
             labels, after = b"", start + size
             end = text.find(b"\n", after)
             if end < 0:
                 end = len(text)
             if text[after] == _BRACE:
                 closing = text.rfind(b"}", after, end)
-                if closing > 0:
+                if closing >= 0:
                     labels, after = text[after + 1 : closing], closing + 1
-            parts = text[after:end].split(None, 1)
-            yield labels, parts[0] if parts else b""
+            found.append((labels, text[after:end]))
             start = end + 1
             if not text.startswith(name, start) or text[start + size : start + size + 1] not in _AFTER_NAME:
-                return
+                break
+        return found
 
     def gauge(self, name: bytes, labels: bytes = b"") -> list[float]:
         """The values of a gauge, one for each engine; none when the metric is absent.
 
         ``labels`` is a pair as it stands in the text that a sample must have. Raises UnusableMetricsError.
         """
-        return [number(value, name) for found, value in self.samples(name) if labels in found]
+        samples = self.samples(name)
+        return [number(value, name) for found, value in samples if labels in found] if samples else []
 
     def count(self, name: bytes, labels: bytes = b"") -> int:
         """The sum of a gauge that counts things; 0 when it is absent. Raises UnusableMetricsError."""
@@ -129,14 +132,19 @@ def _find(text: bytes, name: bytes, start: int, end: int) -> int:
 
 
 def number(value: bytes, name: bytes) -> float:
-    """A sample's value. Raises UnusableMetricsError for one that is no number, NaN, infinite or negative."""
+    """What stands behind a sample's labels: a number, and maybe a time. Raises UnusableMetricsError for one that is no
+    number, NaN, infinite or negative."""
     try:
         found = float(value)
     except ValueError:
-        found = math.nan
-    if not 0 <= found < math.inf:
-        raise UnusableMetricsError(f"{name.decode()} is not a number from 0 on")
-    return found
+        words = value.split(None, 1)
+        try:
+            found = float(words[0]) if words else math.nan
+        except ValueError:
+            found = math.nan
+    if 0 <= found < math.inf:
+        return found
+    raise UnusableMetricsError(f"{name.decode()} is not a number from 0 on")
 
 
 def read_labels(labels: bytes) -> dict[str, str]:

@@ -3,6 +3,8 @@
 Every endpoint has its own rhythm, connection and time limit, so that one that hangs delays nobody: 50 ms apart while
 its pool has traffic, 1 s while it has none, ±10 % so that pods are not asked in step. With many endpoints all are asked
 less often, so that asking never takes more than a share of the core. What is known goes into the upstream's Load.
+
+A reading is no task: what is due is asked on the connection that waits for it, and the answer is looked at as it comes.
 """
 
 from __future__ import annotations
@@ -12,19 +14,21 @@ import ipaddress
 import logging
 import random
 import time
-import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import httpx
 
 from discovery.backend import Endpoint
-from discovery.model_servers.engines import read_metrics
 from discovery.model_servers.exposition import Places
 from discovery.model_servers.server_load import UnusableMetricsError
 from discovery.snapshot import Snapshot
 from middleware.scheduling.load import SILENCE_SECONDS, Knowledge
+from middleware.upstream.agenda import Agenda
+from middleware.upstream.connection import UpstreamConnection
+from middleware.upstream.metrics_answer import MAX_METRICS_BYTES, UnreadableError, read_answer
 from middleware.upstream.registry import Upstream, UpstreamRegistry
-from middleware.upstream.transport import Timeouts, UpstreamTransport
+from middleware.upstream.transport import Answer, UpstreamTransport
 
 logger = logging.getLogger(__name__)
 
@@ -36,39 +40,33 @@ BUSY_INTERVAL_SECONDS = 0.05
 IDLE_INTERVAL_SECONDS = 1.0
 BARE_INTERVAL_SECONDS = 10.0  # of an endpoint that answers and has no metrics: it will hardly get any
 MAX_READINGS_PER_SECOND = 500  # of all endpoints together
-MAX_IDLE_READINGS_PER_SECOND = 100  # while they are idle: 1,000 of them at rest are not to take a tenth of a core
+MAX_IDLE_READINGS_PER_SECOND = 50  # while they are idle; each needs a connection of its own then
 BUSY_SECONDS = 2.0  # after its last request a pool still counts as busy
 TIMEOUT_SECONDS = 1.0  # of one reading, connecting included
 STALE_SECONDS = 2.0
-MAX_METRICS_BYTES = 4 * 1024 * 1024
 PATIENT_FAILURES = 3  # from so many on, one after the other, an endpoint is asked less often
 PATIENT_INTERVAL_SECONDS = 5.0
-
-_NO_METRICS = frozenset({404, 405, 501})
-_TIMEOUTS = Timeouts(
-    connect=TIMEOUT_SECONDS, first_byte=TIMEOUT_SECONDS, idle=TIMEOUT_SECONDS, remaining=TIMEOUT_SECONDS
-)
-
-
-class UnreadableError(Exception):
-    """A reading that gave nothing; the message says why."""
+MAX_PATIENT_INTERVAL_SECONDS = 30.0  # while its pool has no traffic either
 
 
 class _Target:
     """One endpoint that is asked."""
 
     __slots__ = (
+        "asking",
         "engine",
         "failures",
+        "head",
         "idle_at",
+        "interval",
         "is_busy",
+        "is_used",
         "jitter",
+        "mark",
         "places",
         "pools",
-        "request_headers",
         "started_at",
         "task",
-        "timer",
         "transport",
         "upstream",
     )
@@ -78,19 +76,21 @@ class _Target:
         self.transport = transport
         self.engine = endpoint.engine
         self.places = Places()
-        self.request_headers = [
-            (b"host", endpoint.url.netloc),
-            (b"accept", b"text/plain"),
-            (b"accept-encoding", b"identity"),
-        ]
+        self.head = b" HTTP/1.1\r\nhost: %b\r\naccept: text/plain\r\naccept-encoding: identity\r\n\r\n" % (
+            endpoint.url.netloc
+        )
         self.pools: tuple[str, ...] = ()  # ids of the pools that it is in
-        self.started_at = float("-inf")  # of the last reading
-        self.jitter = 1.0
-        self.is_busy = False
-        self.timer: asyncio.TimerHandle | None = None  # of the next reading
+        self.is_used = False  # one of them has traffic
+        self.is_busy = False  # it is asked often
         self.failures = 0  # one after the other
         self.idle_at = now  # when it last had nothing of ours to do; the loop's time
-        self.task: asyncio.Task[None] | None = None
+        # Of the last reading, or the one that is under way.
+        self.started_at = float("-inf")
+        self.interval = 0.0  # from it to the next
+        self.jitter = 1.0
+        self.mark = 0
+        self.task: asyncio.Task[None] | None = None  # while it is being connected to
+        self.asking: UpstreamConnection | None = None  # while it is to answer
 
 
 class MetricsScraper:
@@ -115,8 +115,9 @@ class MetricsScraper:
         self._draw = draw
         self._clock = clock
         self._targets: dict[str, _Target] = {}  # by the endpoint's id
+        self._agenda = Agenda(self._start)
         self._used_at: dict[str, float] = {}  # pool -> when a request was last sent there
-        self._ending: set[asyncio.Task[None]] = set()  # of endpoints that are gone
+        self._ending: set[asyncio.Task[None]] = set()  # connecting to endpoints that are gone
         self._timer: asyncio.Handle | None = None
         self._is_resting = False  # nothing has traffic
         self._busy = 0  # how many endpoints were busy at the last look
@@ -157,8 +158,7 @@ class MetricsScraper:
         for endpoint_id, target in self._targets.items():
             target.pools = tuple(found[endpoint_id])
         for target in new:  # a thousand at once would hold up the streams
-            delay = self._draw() * len(new) / MAX_READINGS_PER_SECOND
-            target.timer = loop.call_later(delay, self._start, target)
+            self._agenda.put(target, self._draw() * len(new) / MAX_READINGS_PER_SECOND)
         used = {pool_id for pools in found.values() for pool_id in pools}
         for pool_id in [known for known in self._used_at if known not in used]:
             del self._used_at[pool_id]
@@ -183,13 +183,15 @@ class MetricsScraper:
         for target in self._targets.values():
             self._drop(target)
         self._targets.clear()
+        self._agenda.clear()
         if self._ending:
             await asyncio.wait(self._ending)
 
     def _drop(self, target: _Target) -> None:
+        self._agenda.remove(target)
         target.transport.close()
-        if target.timer is not None:
-            target.timer.cancel()
+        if target.asking is not None:
+            target.asking.abort()
         if target.task is not None:
             self._ending.add(target.task)
             target.task.add_done_callback(self._ending.discard)
@@ -212,19 +214,17 @@ class MetricsScraper:
                 target.idle_at = loop_now
                 if load.is_silent:
                     load.look_at_silence(0.0)
-            load.look_at_age(now, limit_seconds=STALE_SECONDS)
+            if now - load.read_at > STALE_SECONDS:
+                load.look_at_age(now, limit_seconds=STALE_SECONDS)
+            is_used = load.in_flight > 0 or not busy_pools.isdisjoint(target.pools)
             is_asked_often = target.failures < PATIENT_FAILURES and load.knowledge is not Knowledge.NONE
-            is_busy = is_asked_often and (
-                load.in_flight > 0 or load.waiting + load.running > 0 or not busy_pools.isdisjoint(target.pools)
-            )
-            if is_busy and not target.is_busy and target.timer is not None:
+            is_busy = is_asked_often and (is_used or load.waiting + load.running > 0)
+            if is_busy > target.is_busy or is_used > target.is_used:
                 awakened.append(target)
-            target.is_busy = is_busy
+            target.is_used, target.is_busy = is_used, is_busy
             self._busy += is_busy
         for target in awakened:  # not all at once: a pool of hundreds would hold up the loop
-            assert target.timer is not None
-            target.timer.cancel()
-            target.timer = loop.call_later(self._draw() * self._interval(target), self._start, target)
+            self._agenda.hasten(target, self._draw() * self._interval(target))
         self._is_resting = not self._busy and not busy_pools
         delay = IDLE_TICK_SECONDS if self._is_resting else TICK_SECONDS
         self._timer = loop.call_later(delay, self._look) if self._targets else None
@@ -234,32 +234,52 @@ class MetricsScraper:
             return BARE_INTERVAL_SECONDS
         if target.is_busy:
             return max(BUSY_INTERVAL_SECONDS, self._busy / MAX_READINGS_PER_SECOND)
-        longest = PATIENT_INTERVAL_SECONDS if target.failures >= PATIENT_FAILURES else IDLE_INTERVAL_SECONDS
-        return max(longest, len(self._targets) / MAX_IDLE_READINGS_PER_SECOND)
-
-    def _schedule(self, target: _Target) -> None:
-        """Ask it an interval after it was asked last; at once if that is over."""
-        due = target.started_at + self._interval(target) * target.jitter
-        target.timer = asyncio.get_running_loop().call_later(max(0.0, due - self._clock()), self._start, target)
+        least = idle_interval(target.failures, has_traffic=target.is_used)
+        return max(least, len(self._targets) / MAX_IDLE_READINGS_PER_SECOND)
 
     def _start(self, target: _Target) -> None:
-        target.timer = None
+        """Ask it now: its time has come."""
         target.started_at = self._clock()
         target.jitter = 0.9 + 0.2 * self._draw()
-        target.task = asyncio.create_task(self._ask(target, target.started_at, self._interval(target)))
+        target.interval = self._interval(target)
+        target.mark = target.upstream.load.mark()
+        if not self._ask(target, TIMEOUT_SECONDS):
+            target.task = asyncio.get_running_loop().create_task(self._connect(target))
 
-    async def _ask(self, target: _Target, now: float, interval: float) -> None:
-        load = target.upstream.load
-        mark, before = load.mark(), load.knowledge
+    def _ask(self, target: _Target, limit_seconds: float) -> bool:
+        target.asking = target.transport.ask(
+            b"GET " + self.path + target.head,
+            limit_seconds=limit_seconds,
+            limit_bytes=MAX_METRICS_BYTES,
+            on_answer=partial(self._answered, target),
+        )
+        return target.asking is not None
+
+    async def _connect(self, target: _Target) -> None:
+        error: Exception | None = None
         try:
-            status, text = await self._fetch(target)
-            if status in _NO_METRICS:
-                load.read_nothing(mark=mark, at=now, interval_seconds=interval)
-            elif status != 200:
-                raise UnreadableError(f"status {status}")
+            await target.transport.connect(timeout_seconds=TIMEOUT_SECONDS)
+            if not self._ask(target, max(0.0, target.started_at + TIMEOUT_SECONDS - self._clock())):
+                error = httpx.ConnectError("the connection ended before it was used")
+        except Exception as raised:
+            error = raised
+        target.task = None
+        if error is not None:
+            self._answered(target, error)
+
+    def _answered(self, target: _Target, answer: Answer | Exception) -> None:
+        """Take in what came, and ask again an interval after it was asked; at once if that is over."""
+        target.asking = None
+        load = target.upstream.load
+        before = load.knowledge
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            reading, target.engine = read_answer(answer, target.engine, target.places)
+            if reading is None:
+                load.read_nothing(mark=target.mark, at=target.started_at, interval_seconds=target.interval)
             else:
-                reading, target.engine = read_metrics(text, target.engine, target.places)
-                load.read(reading, mark=mark, at=now, interval_seconds=interval)
+                load.read(reading, mark=target.mark, at=target.started_at, interval_seconds=target.interval)
             target.failures = 0
         except (UnreadableError, UnusableMetricsError, httpx.TransportError) as error:
             target.failures += 1
@@ -270,47 +290,22 @@ class MetricsScraper:
             target.failures += 1
             load.failed("the gateway failed; its log has the details")
             logger.exception("reading the metrics of %s failed", target.upstream.label)
-        target.task = None
-        self._schedule(target)
+        self._agenda.put(target, self._until_due(target))
         _tell(target, before)
 
-    async def _fetch(self, target: _Target) -> tuple[int, bytes]:
-        stream = await target.transport.send(
-            method="GET", target=self.path, headers=target.request_headers, body=b"", timeouts=_TIMEOUTS
-        )
-        try:
-            status, coding = stream.status, dict(stream.head).get(b"content-encoding", b"")
-            parts, size = [], 0
-            while part := await stream.read():
-                parts.append(part)
-                size += len(part)
-                if size > MAX_METRICS_BYTES:
-                    raise UnreadableError(f"more than {MAX_METRICS_BYTES // 2**20} MiB of metrics")
-            return status, _decoded(b"".join(parts), coding)
-        finally:
-            stream.release()
+    def _until_due(self, target: _Target) -> float:
+        return max(0.0, target.started_at + self._interval(target) * target.jitter - self._clock())
 
 
-def _decoded(content: bytes, coding: bytes) -> bytes:
-    """What was said, without its coding: some servers and sidecars compress for those who do not ask for it, too.
-
-    Raises UnreadableError: what cannot be read must not be taken for the metrics of an idle server.
-    """
-    coding = coding.strip().lower()
-    if not content or coding in (b"", b"identity"):
-        return content
-    if coding not in (b"gzip", b"x-gzip", b"deflate"):
-        raise UnreadableError("metrics in a coding that was not asked for")
-    decoder = zlib.decompressobj(32 + zlib.MAX_WBITS)  # gzip or zlib, by the header
-    try:
-        text = decoder.decompress(content, MAX_METRICS_BYTES)
-    except zlib.error:
-        raise UnreadableError("the metrics' compression is broken") from None
-    if decoder.unconsumed_tail:
-        raise UnreadableError(f"more than {MAX_METRICS_BYTES // 2**20} MiB of metrics")
-    if not decoder.eof:
-        raise UnreadableError("the metrics' compression is broken")
-    return text
+def idle_interval(failures: int, *, has_traffic: bool) -> float:
+    """Seconds between two readings of an endpoint that is not asked often; the last ``failures`` of them failed. One
+    that comes back while its pool has traffic is known again after 5 s."""
+    if failures < PATIENT_FAILURES:
+        return IDLE_INTERVAL_SECONDS
+    if has_traffic:
+        return PATIENT_INTERVAL_SECONDS
+    doubled = 1 << min(failures - PATIENT_FAILURES, 10)
+    return min(PATIENT_INTERVAL_SECONDS * doubled, MAX_PATIENT_INTERVAL_SECONDS)
 
 
 def _endpoints_of_pools(snapshot: Snapshot) -> Iterator[tuple[str, Endpoint]]:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, NamedTuple
 
 import httpx
@@ -39,6 +39,15 @@ class Timeouts(NamedTuple):
 
 
 _DEFAULT_TIMEOUTS = Timeouts()
+
+
+class Answer(NamedTuple):
+    """A whole answer, or its first part if it is larger than what was asked for."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]  # raw, with lower-case names
+    body: bytes
+    is_whole: bool
 
 
 class UpstreamStream(httpx.AsyncByteStream):
@@ -190,6 +199,52 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             raise
         return UpstreamStream(connection=connection, transport=self)
 
+    async def connect(self, *, timeout_seconds: float) -> None:
+        """Have a connection that ``ask`` can use. Raises as ``send`` does."""
+        connection = await self._connect_to_any(timeout_seconds)
+        connection.idle_since = connection.now()
+        self._keep(connection)
+
+    def ask(
+        self,
+        head: bytes,
+        *,
+        limit_seconds: float,
+        limit_bytes: int,
+        on_answer: Callable[[Answer | httpx.TransportError], None],
+    ) -> UpstreamConnection | None:
+        """Send a request without a body and have ``on_answer`` called with its answer: no task, no future, and one
+        wake-up however many pieces it comes in. For what is asked hundreds of times a second and answered shortly.
+
+        ``head`` is what goes over the wire. None, and nothing is sent, when there is no connection: ``connect`` comes
+        first. What is returned can be aborted, and then nobody is called.
+        """
+        connection = self._pop_idle()
+        if connection is None:
+            return None
+
+        def ended() -> None:
+            answer: Answer | httpx.TransportError
+            try:
+                body = connection.take()
+            except httpx.TransportError as error:
+                answer = error
+            else:
+                answer = Answer(connection.status, connection.headers, body, connection.is_complete)
+            self._release(connection)
+            on_answer(answer)
+
+        connection.start(
+            head=head,
+            body=b"",
+            is_head_request=False,
+            first_byte_limit_seconds=limit_seconds,
+            idle_limit_seconds=limit_seconds,
+            limit_seconds=limit_seconds,
+        )
+        connection.when_whole(ended, limit_bytes=limit_bytes)
+        return connection
+
     async def _connect(self, timeout_seconds: float, allowed_seconds: float) -> UpstreamConnection:
         if allowed_seconds >= timeout_seconds:
             return await self._connect_to_any(timeout_seconds)
@@ -262,8 +317,10 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         return None
 
     def _release(self, connection: UpstreamConnection) -> None:
-        if not connection.finish():
-            return
+        if connection.finish():
+            self._keep(connection)
+
+    def _keep(self, connection: UpstreamConnection) -> None:
         if self._is_closed or len(self._idle) >= MAX_IDLE_CONNECTIONS:
             connection.abort()
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.scraper import MetricsScraper
 from tests.support.exchanges import make_endpoint, make_ref, make_rule
 from tests.support.pods import Pod, vllm_metrics
+from tests.support.raw_upstream import Conversation, RawUpstream
 
 pytestmark = pytest.mark.anyio
 
@@ -229,6 +231,32 @@ async def test_a_pod_is_silent_from_its_last_byte_or_request_on() -> None:
             one.registry.close()
 
 
+@pytest.mark.parametrize(
+    ("failures", "has_traffic", "seconds"),
+    [
+        pytest.param(0, False, 1.0, id="well"),
+        pytest.param(2, False, 1.0, id="twice-is-chance"),
+        pytest.param(3, False, 5.0, id="three-times"),
+        pytest.param(4, False, 10.0, id="longer"),
+        pytest.param(6, False, 30.0, id="for-a-minute"),
+        pytest.param(100_000, False, 30.0, id="for-a-month"),
+        pytest.param(100_000, True, 5.0, id="while-others-have-traffic"),
+    ],
+)
+def test_who_fails_for_long_is_asked_ever_less_often(failures: int, has_traffic: bool, seconds: float) -> None:
+    assert scraping.idle_interval(failures, has_traffic=has_traffic) == seconds
+
+
+async def test_a_pod_that_closes_each_connection_is_read_again_and_again() -> None:
+    async with Pod() as pod:
+        pod.metrics_headers = b"Connection: close\r\n"
+        async with scraping_of(pod) as one:
+            assert REF.backend is not None
+            one.scraper.touch(REF.backend.id)
+            await pod.until_asked(5)
+            assert one.load(pod).knowledge is Knowledge.FRESH
+
+
 async def test_pods_come_and_go() -> None:
     async with Pod("127.1.0.1") as first, Pod("127.1.0.2") as second, scraping_of(first) as one:
         await first.until_asked()
@@ -247,12 +275,31 @@ async def test_pods_come_and_go() -> None:
 
 
 async def test_closing_ends_every_reading() -> None:
-    async with Pod() as pod:
-        pod.metrics_may_go.clear()
-        async with scraping_of(pod):
-            await pod.until_asked()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not [task for task in others if "_ask" in repr(task)]
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Conversation) -> None:
+        await peer.request()
+        asked.set()
+        await peer.until_closed()
+        ended.set()
+
+    async with RawUpstream(script) as upstream:
+        async with scraping_of(Pod(upstream.host, port=upstream.port)):
+            await asyncio.wait_for(asked.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 0.5)
+
+
+async def test_closing_ends_what_is_being_connected_to() -> None:
+    with socket.socket() as full:  # takes no connection: its queue is full
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        with socket.create_connection(full.getsockname()):
+            pod = Pod(port=full.getsockname()[1])
+            async with scraping_of(pod) as one:
+                load = one.load(pod)
+                await one.until(lambda: any("_connect" in repr(task) for task in asyncio.all_tasks()))
+            assert not [task for task in asyncio.all_tasks() if "_connect" in repr(task)]
+            assert load.knowledge is Knowledge.UNREAD
 
 
 async def test_a_name_of_the_dns_is_not_asked_and_known_by_what_is_sent_there() -> None:
