@@ -140,13 +140,22 @@ class Load:
         self.may_be_compared = knowledge is Knowledge.FRESH or knowledge is Knowledge.NONE
 
     def _estimate(self) -> None:
-        in_flight, shown = self.in_flight, self.waiting + self.running
-        sent = self._begun - self._seen
-        unseen = max(min(sent, in_flight), in_flight - shown, 0)
-        self.working = self.running + unseen
-        self.queue = self.waiting + unseen
-        if self.is_silent and self.queue < in_flight:
-            self.queue = in_flight
+        # max(min(sent, in_flight), in_flight - shown, 0), written out: it is asked for twice in each request.
+        in_flight, waiting, running = self.in_flight, self.waiting, self.running
+        unseen = self._begun - self._seen
+        if unseen > in_flight:
+            unseen = in_flight
+        hidden = in_flight - waiting - running
+        if unseen < hidden:
+            unseen = hidden
+        if unseen < 0:
+            unseen = 0
+        self.working = running + unseen
+        queue = waiting + unseen
+        self.queue = in_flight if self.is_silent and queue < in_flight else queue
+
+
+_NOTHING: Mapping[int, int] = {}
 
 
 class SchedulingRequest:
@@ -156,15 +165,14 @@ class SchedulingRequest:
 
     def __init__(
         self,
-        *,
         model: str | None = None,
         blocks: int = 0,
-        matched: Mapping[int, int] | None = None,
+        matched: Mapping[int, int] = _NOTHING,
         block_tokens: int = 0,
     ) -> None:
         self.model = model
         self.blocks = blocks  # of the prompt, that were hashed
-        self.matched: Mapping[int, int] = matched or {}  # prefix slot -> how many of them are cached there
+        self.matched = matched  # prefix slot -> how many of them are cached there
         self.block_tokens = block_tokens
 
 

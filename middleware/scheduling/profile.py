@@ -78,7 +78,8 @@ class Profile:
         chosen = [loads[index] for index in left]
         scores: dict[str, list[float | None]] = {}
         for weighted in self.scorers:
-            scores[weighted.name] = _spread(weighted.scorer.score(request, chosen), left, len(loads))
+            given = weighted.scorer.score(request, chosen) or [0.0] * len(chosen)
+            scores[weighted.name] = _spread(given, left, len(loads))
         totals = self._totals(request, chosen)
         return ScoreTable(
             left_out=tuple(why),
@@ -100,8 +101,10 @@ class Profile:
     def _totals(self, request: SchedulingRequest, loads: Sequence[Load]) -> list[float]:
         totals: list[float] | None = None
         for weighted in self.scorers:
-            weight = weighted.weight
             scores = weighted.scorer.score(request, loads)
+            if scores is None:
+                continue
+            weight = weighted.weight
             if totals is None:
                 totals = [weight * score for score in scores]
             else:

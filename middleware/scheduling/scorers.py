@@ -13,8 +13,8 @@ from middleware.scheduling.load import Load, SchedulingRequest
 class Scorer(Protocol):
     """Gives each endpoint a score from 0, worst, to 1."""
 
-    def score(self, request: SchedulingRequest, loads: Sequence[Load]) -> list[float]:
-        """One score for each of ``loads``, in their order."""
+    def score(self, request: SchedulingRequest, loads: Sequence[Load]) -> list[float] | None:
+        """One score for each of ``loads``, in their order; None when all have 0."""
         ...
 
 
@@ -61,11 +61,11 @@ class PrefixCacheScorer:
     match_length_weight: float = 0.0  # 0..1: how much the length of the match counts beside its share of the prompt
     match_length_scale_tokens: int = 8192
 
-    def score(self, request: SchedulingRequest, loads: Sequence[Load]) -> list[float]:
-        """(1 - w) · matched / all + w · min(1, matched tokens / scale)²; 0 without a prompt."""
+    def score(self, request: SchedulingRequest, loads: Sequence[Load]) -> list[float] | None:
+        """(1 - w) · matched / all + w · min(1, matched tokens / scale)²; None without a match."""
         blocks, matched = request.blocks, request.matched
         if not blocks or not matched:
-            return [0.0] * len(loads)
+            return None
         weight = self.match_length_weight
         if not weight:
             return [matched.get(load.prefix_slot, 0) / blocks for load in loads]
@@ -78,13 +78,13 @@ class PrefixCacheScorer:
 class LoraAffinityScorer:
     """An endpoint that runs the adapter is best, then one that has room for it, then one where it waits."""
 
-    def score(self, request: SchedulingRequest, loads: Sequence[Load]) -> list[float]:
+    def score(self, request: SchedulingRequest, loads: Sequence[Load]) -> list[float] | None:
         """1, 0.8, 0.6 and 0. An endpoint that says nothing of adapters, beside others that do, has room: a vLLM says
         nothing before its first request (recorded), and would hardly get one if that counted against it."""
         model = request.model
         told = [load.adapters for load in loads]
         if told.count(None) == len(told):
-            return [0.0] * len(told)
+            return None
         return [_ROOM if adapters is None else _adapter_score(model, adapters) for adapters in told]
 
 

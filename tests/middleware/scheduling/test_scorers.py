@@ -41,7 +41,7 @@ def test_kv_cache_utilization() -> None:
         pytest.param([adapters("m2", "m1", limit=2)], [0.6], id="waiting"),
         pytest.param([adapters("m2", "m3", limit=2)], [0.0], id="no-room"),
         pytest.param([adapters()], [0.0], id="no-adapters"),
-        pytest.param([None], [0.0], id="does-not-say"),
+        pytest.param([None], None, id="does-not-say"),
         pytest.param(
             [
                 adapters("m1", limit=5),
@@ -57,7 +57,7 @@ def test_kv_cache_utilization() -> None:
         pytest.param([adapters("m2", "m2", limit=2)], [0.8], id="vllm-0.32-names-each-adapter-twice"),
     ],
 )
-def test_lora_affinity(endpoints: list[Adapters | None], scores: list[float]) -> None:
+def test_lora_affinity(endpoints: list[Adapters | None], scores: list[float] | None) -> None:
     assert LoraAffinityScorer().score(REQUEST, [load(adapters=found) for found in endpoints]) == scores
 
 
@@ -82,7 +82,7 @@ def test_prefix_cache_by_length() -> None:
 
 
 def test_prefix_cache_without_a_prompt() -> None:
-    assert PrefixCacheScorer().score(SchedulingRequest(), [holding(0)]) == [0.0]
+    assert PrefixCacheScorer().score(SchedulingRequest(), [holding(0)]) is None
 
 
 def test_active_requests() -> None:
