@@ -27,13 +27,15 @@ from discovery.backend import Backend, Endpoint, PoolSettings
 from discovery.model_servers.engines import read_metrics
 from discovery.model_servers.server_load import KvCache, ServerLoad
 from discovery.snapshot import BackendRef, Routing, Rule, Snapshot
+from middleware.inference_request import read_body
 from middleware.scheduling.load import Load
-from middleware.scheduling.prompt import block_hashes, read_prompt, seed_of
+from middleware.scheduling.prompt import block_hashes, first_bytes, salt_of, seed_of
 from middleware.scheduling.scheduler import Asked, Scheduler
 from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.scraper import MetricsScraper
 
 POOL = PoolSettings()
+JSON = b"application/json"
 ROUNDS = 20
 SCRAPED_SECONDS = 8.0
 
@@ -66,18 +68,24 @@ def loads_of(count: int, draw: random.Random) -> list[Load]:
     return loads
 
 
+def hashes_of(body: bytes) -> list[int]:
+    """Of the blocks of its prompt."""
+    prompt = read_body(body, JSON).prompt
+    assert prompt is not None
+    return block_hashes(first_bytes(prompt), seed=seed_of("qwen", salt_of(prompt)), block_tokens=64)
+
+
 def pick_microseconds(count: int) -> float:
     """Reading and hashing a prompt of 8 KB, looking it up, scoring ``count`` endpoints and picking one. Every second
     endpoint has some of the prompt."""
     draw = random.Random(count)
     scheduler, loads, body = Scheduler(), loads_of(count, draw), chat(8000, 1)
-    prompt, salt = read_prompt(body)
-    hashes = block_hashes(prompt, seed=seed_of("qwen", salt), block_tokens=64)
+    hashes = hashes_of(body)
     for load in loads[::2]:
         scheduler.index.add(load, hashes[: draw.randrange(len(hashes))], capacity=1000)
 
     def pick() -> None:
-        asked = Asked(body=lambda: body)
+        asked = Asked(read_body(body, JSON))
         asked.model = "qwen"
         scheduler.pick("pool", POOL, asked, loads)
         scheduler.failed(asked)
@@ -88,12 +96,7 @@ def pick_microseconds(count: int) -> float:
 def hash_microseconds() -> float:
     """Finding and hashing a prompt of 1 MB."""
     body = chat(1_000_000, 2)
-
-    def hash_it() -> None:
-        prompt, salt = read_prompt(body)
-        block_hashes(prompt, seed=seed_of("qwen", salt), block_tokens=64)
-
-    return best_microseconds(hash_it, times=3)
+    return best_microseconds(lambda: hashes_of(body), times=3)
 
 
 async def scraping_share(port: int) -> tuple[float, float]:

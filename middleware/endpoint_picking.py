@@ -14,10 +14,10 @@ from typing import Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from discovery.backend import PoolSettings
-from discovery.snapshot import BackendRef, Rule
+from discovery.snapshot import BackendRef
 from middleware.errors import NoEndpointsError
 from middleware.exchange import Exchange
-from middleware.load_balancing import make_balancer, scheduled_pool
+from middleware.load_balancing import Balancer, make_balancer, scheduled_pool
 from middleware.model_rewriting import target_model
 from middleware.pick_explanation import EXPLAIN_HEADER, PickScores, explanation_headers
 from middleware.scheduling.load import Knowledge
@@ -91,46 +91,6 @@ class PoolUse(Protocol):
         """A request goes there."""
 
 
-class PoolPicking:
-    """One request's way of choosing among the endpoints of pools; of other backends ``otherwise`` chooses."""
-
-    __slots__ = ("_exchange", "_is_told", "_otherwise", "_rule", "_scheduler", "_told", "_use", "asked")
-
-    def __init__(
-        self, exchange: Exchange, *, scheduler: Scheduler, use: PoolUse, otherwise: Choose, is_explained: bool = False
-    ) -> None:
-        assert exchange.rule is not None
-        self._exchange = exchange
-        self._rule = exchange.rule
-        self._scheduler = scheduler
-        self._use = use
-        self._otherwise = otherwise
-        self._told = exchange.answer_additions
-        self._is_told = is_explained
-        is_seen = exchange.trace is not None and exchange.trace.is_sampled
-        self.asked = Asked(body=lambda: exchange.body, is_explained=is_explained or is_seen)
-
-    def choose(self, arm: BackendRef, pool: tuple[Candidate, ...]) -> Candidate:
-        """One of ``pool``, which is not empty."""
-        asked, backend = self.asked, arm.backend
-        settings = scheduled_pool(self._rule, arm)
-        if backend is None or settings is None:
-            self._scheduler.failed(asked)  # whichever pool's endpoint was tried before
-            asked.table = None
-            chosen = self._otherwise(arm, pool)
-        else:
-            self._use.touch(backend.id)
-            asked.model = target_model(self._exchange, arm.model_rewrites)
-            loads = [candidate.upstream.load for candidate in pool]
-            chosen = pool[self._scheduler.pick(backend.id, settings, asked, loads)]
-        if asked.is_explained:
-            self._exchange.pick_scores = None if asked.table is None else PickScores(asked.table, pool)
-        if self._is_told:
-            told = explanation_headers(Pick(arm, *chosen), asked.table, pool)
-            self._exchange.answer_additions = (*self._told, *told)
-        return chosen
-
-
 def known(settings: PoolSettings | None, pool: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
     """The candidates that may be picked: none of a pool that fails closed while nothing is known of it.
 
@@ -143,11 +103,66 @@ def known(settings: PoolSettings | None, pool: tuple[Candidate, ...]) -> tuple[C
     return pool if all(candidate.upstream.load.is_unreachable for candidate in pool) else ()
 
 
-def _has_pool(rule: Rule, arms: tuple[BackendRef, ...]) -> bool:
-    for arm in arms:  # a third of what any() and a generator take
-        if scheduled_pool(rule, arm) is not None:
-            return True
-    return False
+class EndpointChoice:
+    """One request's way to its endpoints: what `candidates` and `next_pick` of its Exchange stand for from here on.
+
+    Of a pool's endpoints the scheduler chooses; of other backends', or where a policy says so, the rule's balancer.
+    """
+
+    __slots__ = ("_arms", "_balancer", "_exchange", "_is_told", "_ready", "_rule", "_stage", "_told", "asked")
+
+    def __init__(self, exchange: Exchange, stage: EndpointPickingMiddleware, *, is_told: bool) -> None:
+        assert exchange.rule is not None
+        assert exchange.candidates is not None
+        self._exchange = exchange
+        self._stage = stage
+        self._rule = exchange.rule
+        self._arms = exchange.arms
+        self._ready = exchange.candidates
+        self._balancer: Balancer | None = None  # made when it is first needed
+        self._is_told = is_told  # whether the client asked for the decision
+        self._told = exchange.answer_additions
+        self.asked: Asked | None = None  # the same for pools
+
+    def candidates(self, arm: BackendRef) -> tuple[Candidate, ...]:
+        """The endpoints of an arm that may be picked now."""
+        pool = self._ready(arm)
+        backend = arm.backend
+        if backend is None or backend.pool is None or backend.pool.fails_open:
+            return pool
+        return known(backend.pool, pool)
+
+    def next_pick(self, attempts: list[Attempt]) -> Pick:
+        """Where the attempt after ``attempts`` goes. Raises NoEndpointsError."""
+        allowed = self._rule.policy.retry.attempts_per_priority
+        return decide(self._arms, self.candidates, attempts, self.choose, attempts_per_priority=allowed)
+
+    def choose(self, arm: BackendRef, pool: tuple[Candidate, ...]) -> Candidate:
+        """One of ``pool``, which is not empty."""
+        exchange, stage, asked = self._exchange, self._stage, self.asked
+        settings = scheduled_pool(self._rule, arm)
+        if settings is None:
+            if asked is not None:
+                stage.scheduler.failed(asked)  # whichever pool's endpoint was tried before
+                asked.table = None
+            if self._balancer is None:
+                self._balancer = make_balancer(exchange, stage.draw)
+            chosen = self._balancer.choose(arm, pool)
+        else:
+            assert arm.backend is not None
+            if asked is None:
+                is_seen = exchange.trace is not None and exchange.trace.is_sampled
+                asked = self.asked = Asked(exchange, is_explained=self._is_told or is_seen)
+            stage.use.touch(arm.backend.id)
+            asked.model = target_model(exchange, arm.model_rewrites)
+            loads = [candidate.upstream.load for candidate in pool]
+            chosen = pool[stage.scheduler.pick(arm.backend.id, settings, asked, loads)]
+        if asked is not None and asked.is_explained:
+            exchange.pick_scores = None if asked.table is None else PickScores(asked.table, pool)
+        if self._is_told:
+            told = explanation_headers(Pick(arm, *chosen), asked.table if asked is not None else None, pool)
+            exchange.answer_additions = (*self._told, *told)
+        return chosen
 
 
 class EndpointPickingMiddleware:
@@ -170,43 +185,21 @@ class EndpointPickingMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["pointsman.exchange"]
-        balancer = make_balancer(exchange, self.draw)
-        is_explained = self.tells_picks and (EXPLAIN_HEADER, b"1") in scope["headers"]
-        assert exchange.rule is not None
-        if not is_explained and not _has_pool(exchange.rule, exchange.arms):
-            self._offer(exchange, balancer.choose)
-            await self.app(scope, receive, send)
-            return
-        picking = PoolPicking(
-            exchange,
-            scheduler=self.scheduler,
-            use=self.use,
-            otherwise=balancer.choose,
-            is_explained=is_explained,
-        )
-        self._offer(exchange, picking.choose)
+        is_told = self.tells_picks and (EXPLAIN_HEADER, b"1") in scope["headers"]
+        choice = EndpointChoice(exchange, self, is_told=is_told)
+        exchange.candidates = choice.candidates  # for who asks whether there will be an attempt at all
+        exchange.next_pick = choice.next_pick
         try:
             await self.app(scope, receive, send)
         finally:
-            last = exchange.attempts[-1] if exchange.attempts else None
-            if last is not None and last.outcome is Outcome.ANSWERED and last.status is not None and last.status < 400:
-                self.scheduler.answered(picking.asked)
-            else:
-                self.scheduler.failed(picking.asked)
-            exchange.next_pick = None  # it holds the exchange that holds it: only the garbage collector would free them
+            if choice.asked is not None:
+                self._tell_end(choice.asked, exchange)
+            # They hold the exchange that holds them: only the garbage collector would free them.
+            exchange.next_pick = exchange.candidates = None
 
-    def _offer(self, exchange: Exchange, choose: Choose) -> None:
-        arms, ready = exchange.arms, exchange.candidates
-        assert ready is not None
-        assert exchange.rule is not None
-        attempts_per_priority = exchange.rule.policy.retry.attempts_per_priority
-
-        def candidates(arm: BackendRef) -> tuple[Candidate, ...]:
-            pool = ready(arm)
-            return pool if arm.backend is None else known(arm.backend.pool, pool)
-
-        def next_pick(attempts: list[Attempt]) -> Pick:
-            return decide(arms, candidates, attempts, choose, attempts_per_priority=attempts_per_priority)
-
-        exchange.candidates = candidates  # for who asks whether there will be an attempt at all
-        exchange.next_pick = next_pick
+    def _tell_end(self, asked: Asked, exchange: Exchange) -> None:
+        last = exchange.attempts[-1] if exchange.attempts else None
+        if last is not None and last.outcome is Outcome.ANSWERED and last.status is not None and last.status < 400:
+            self.scheduler.answered(asked)
+        else:
+            self.scheduler.failed(asked)

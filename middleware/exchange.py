@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from middleware.model_extraction import BodyLease
     from middleware.model_rewriting import Outgoing
     from middleware.pick_explanation import PickScores
+    from middleware.scheduling.prompt import Prompt
     from middleware.sessions import Session
     from middleware.trace import RequestTrace
     from middleware.upstream.outcome import Attempt
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from middleware.upstream.rule_traffic import RuleTraffic
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Exchange:
     """One request's passage through the chain. Times are those of time.perf_counter, in seconds."""
 
@@ -59,6 +60,7 @@ class Exchange:
     read_at: float | None = None  # when the body was there
     model: str | None = None
     is_json_object: bool = False  # whether the body was read as one
+    prompt: Prompt | None = None  # of a JSON body, until that is let go
     forced_content_type: bytes | None = None  # what a JSON body under a foreign type is forwarded as
 
     # RouteMatching
@@ -115,6 +117,6 @@ class Exchange:
 
     def let_go_of_body(self) -> None:
         """Drop the request body: with the answer's first byte no retry is possible any more. Safe to call twice."""
-        self.body = self.outgoing = None
+        self.body = self.prompt = self.outgoing = None
         if self.body_lease is not None:
             self.body_lease.release()

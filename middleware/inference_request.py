@@ -7,12 +7,14 @@ body of 15 MiB of brackets from taking memory and time.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import msgspec
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from middleware.errors import InvalidBodyError, InvalidModelError
+from middleware.scheduling.prompt import Prompt
 
 MAX_MODEL_NAME = 256  # characters
 MAX_PARTS = 1_000  # of a multipart body: a form has a few, and each costs time
@@ -26,8 +28,16 @@ class _Body(msgspec.Struct):
     model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class _QuickBody(msgspec.Struct):
+class _QuickBody(Prompt):  # read with the model, since a second pass over a long prompt costs as much as the first
     model: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class RequestBody(NamedTuple):
+    """What is read of a body."""
+
+    model: str | None = None  # that it names
+    is_json_object: bool = False  # whether it was read as one
+    prompt: Prompt | None = None  # of a JSON object; it keeps the body in memory
 
 
 _quick_decoder = msgspec.json.Decoder(_QuickBody)
@@ -43,43 +53,47 @@ def media_type(content_type: bytes | None) -> bytes:
     return content_type.split(b";", 1)[0].strip().lower()
 
 
-def read_model(body: bytes, content_type: bytes | None) -> tuple[str | None, bool]:
-    """The model that the body names, or None, and whether the body was read as a JSON object.
+_OTHER = RequestBody()
+
+
+def read_body(body: bytes, content_type: bytes | None) -> RequestBody:
+    """The model that the body names, and the prompt.
 
     Raises InvalidBodyError for a body that is not what it says it is, InvalidModelError for a `model` that is no usable
     name: a string of 1 to 256 characters without control characters.
     """
     if not body:
-        return None, False
-    kind = media_type(content_type)
+        return _OTHER
+    kind = _JSON if content_type == _JSON else media_type(content_type)
     if kind == b"multipart/form-data":
-        return _model_of_multipart(body, content_type or b""), False
+        return RequestBody(_model_of_multipart(body, content_type or b""))
     is_declared_json = kind == _JSON or kind.endswith(b"+json")
     if not is_declared_json and kind not in _MISLABELLED:
-        return None, False
+        return _OTHER
     is_object = body[:1] == b"{" or body.lstrip(b" \t\r\n")[:1] == b"{"
     if is_object:
-        return _model_of_json(body), True
+        return _read_json(body)
     if is_declared_json:
         _check_syntax(body)
-    return None, False
+    return _OTHER
 
 
 def forwarded_content_type(content_type: bytes | None) -> bytes | None:
     """What the content type of a JSON object becomes on its way to a model server; None when it can stay."""
-    return _JSON if media_type(content_type) in _MISLABELLED else None
+    return _JSON if content_type != _JSON and media_type(content_type) in _MISLABELLED else None
 
 
-def _model_of_json(body: bytes) -> str | None:
+def _read_json(body: bytes) -> RequestBody:
     try:
-        name = _quick_decoder.decode(body).model
+        read = _quick_decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _model_of_odd_json(body)
-    return None if isinstance(name, msgspec.UnsetType) else usable_model_name(name)
+        return RequestBody(_model_of_odd_json(body), True)
+    name = read.model
+    return RequestBody(None if name is msgspec.UNSET else usable_model_name(name), True, read)
 
 
 def _model_of_odd_json(body: bytes) -> str | None:
-    """The same for a body that cannot be read, or whose model is no string: says which of the two it is."""
+    """The model of a body that cannot be read, or whose model is no string: says which of the two it is."""
     try:
         raw = _body_decoder.decode(body).model
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

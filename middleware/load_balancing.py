@@ -98,7 +98,8 @@ def scheduled_pool(rule: Rule, arm: BackendRef) -> PoolSettings | None:
     That is so for backends that are no pools, and for pools where a policy asks for anything but LeastRequest, which is
     what Envoy does unasked.
     """
-    if arm.backend is None or rule.policy.load_balancer not in (None, "LeastRequest"):
+    kind = rule.policy.load_balancer
+    if arm.backend is None or (kind is not None and kind != "LeastRequest"):
         return None
     return arm.backend.pool
 

@@ -24,7 +24,7 @@ from middleware.errors import (
 )
 from middleware.exchange import Exchange
 from middleware.headers import AI_GATEWAY_MODEL_HEADER, BASE_MODEL_HEADER, MODEL_HEADER
-from middleware.inference_request import forwarded_content_type, read_model
+from middleware.inference_request import forwarded_content_type, read_body
 from middleware.targets import path_for_matching
 
 BODY_SILENCE_LIMIT_SECONDS = 30.0
@@ -160,16 +160,16 @@ def decide(exchange: Exchange) -> None:
     if not exchange.body:
         return
     content_type = exchange.by_name.get(b"content-type")
-    exchange.model, is_json = read_model(exchange.body, content_type)
-    exchange.is_json_object = is_json
+    model, is_json, exchange.prompt = read_body(exchange.body, content_type)
+    exchange.model, exchange.is_json_object = model, is_json
     if is_json:
         exchange.forced_content_type = forwarded_content_type(content_type)
-    if exchange.model is not None:
-        name = exchange.model.encode()
+    if model is not None:
+        name = model.encode()
         exchange.by_name[MODEL_HEADER] = exchange.by_name[AI_GATEWAY_MODEL_HEADER] = name
         base_models = exchange.snapshot.routing.base_models if exchange.snapshot is not None else None
         if base_models:
-            base_model = base_models.get(exchange.model)
+            base_model = base_models.get(model)
             if base_model is not None:
                 exchange.by_name[BASE_MODEL_HEADER] = base_model.encode()
 

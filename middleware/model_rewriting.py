@@ -52,7 +52,7 @@ def draw_target(targets: ModelTargets, draw: float) -> str:
 
 def target_model(exchange: Exchange, rewrites: ModelRewrites | None) -> str | None:
     """The model that a backend with these rewrites is asked for; None where the request names none."""
-    targets = targets_for(exchange.model, rewrites)
+    targets = targets_for(exchange.model, rewrites) if rewrites is not None else None
     return exchange.model if targets is None else draw_target(targets, exchange.model_draw)
 
 

@@ -110,7 +110,7 @@ async def explain(
         if shedding.has_priorities(rule):
             answer["admission"] = explain_admission(exchange, rule, _raw_headers(question), shedder)
         candidates = _Candidates(exchange, rule, registry)
-        scheduled = Asked(body=lambda: exchange.body)
+        scheduled = Asked(exchange)
         answer["arms"] = [_arm(exchange, ref, rule, candidates(ref), registry) for ref in rule.backend_refs]
         for arm, ref in zip(answer["arms"], rule.backend_refs, strict=True):
             scheduled.model = model_rewriting.target_model(exchange, ref.model_rewrites)

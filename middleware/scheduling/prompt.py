@@ -20,8 +20,12 @@ MAX_BLOCKS = 2048  # of a prompt that are hashed, half a millisecond
 _digest = xxhash.xxh3_64_intdigest
 
 
-class _Prompt(msgspec.Struct):
-    # In the order in which model servers put them before the model: what comes first must be equal first.
+class Prompt(msgspec.Struct):
+    """The parts of a JSON body that make up its prompt, as they stand there: views, which keep the body in memory.
+
+    In the order in which model servers put them before the model: what comes first must be equal first.
+    """
+
     tools: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     system: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # /v1/messages
     instructions: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # /v1/responses
@@ -31,24 +35,20 @@ class _Prompt(msgspec.Struct):
     cache_salt: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_FIELDS = ("tools", "system", "instructions", "messages", "input", "prompt")
-_decoder = msgspec.json.Decoder(_Prompt)
-
-
-def read_prompt(body: bytes, *, limit_bytes: int = sys.maxsize) -> tuple[bytes, bytes]:
-    """The prompt's first bytes and its cache salt, as they stand in a JSON body; nothing for any other body.
-
-    At most ``limit_bytes`` are taken of each part: copying 50 MiB that nobody hashes would hold up the streams.
-    """
-    try:
-        found = _decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return b"", b""
+def first_bytes(prompt: Prompt, *, limit_bytes: int = sys.maxsize) -> bytes:
+    """The prompt's first bytes. At most ``limit_bytes`` are taken of each part: copying 50 MiB that nobody hashes would
+    hold up the streams."""
     parts = [
-        bytes(memoryview(raw)[:limit_bytes]) for name in _FIELDS if isinstance(raw := getattr(found, name), msgspec.Raw)
+        bytes(memoryview(part)[:limit_bytes])
+        for part in (prompt.tools, prompt.system, prompt.instructions, prompt.messages, prompt.input, prompt.prompt)
+        if part is not msgspec.UNSET
     ]
-    salt = bytes(found.cache_salt) if isinstance(found.cache_salt, msgspec.Raw) else b""
-    return parts[0] if len(parts) == 1 else b"\n".join(parts), salt
+    return parts[0] if len(parts) == 1 else b"\n".join(parts)
+
+
+def salt_of(prompt: Prompt) -> bytes:
+    """Its cache salt; b"" when it has none."""
+    return b"" if prompt.cache_salt is msgspec.UNSET else bytes(prompt.cache_salt)
 
 
 def seed_of(model: str | None, salt: bytes) -> int:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Protocol
 
 from discovery.backend import PoolSettings
 from middleware.scheduling.configuration import PickerConfiguration
@@ -21,7 +22,7 @@ from middleware.scheduling.load import Draw, Load, SchedulingRequest
 from middleware.scheduling.plugins import MIN_AUTOMATIC_BLOCK_TOKENS
 from middleware.scheduling.prefix_index import PrefixIndex
 from middleware.scheduling.profile import Profile, ScoreTable
-from middleware.scheduling.prompt import TOKEN_BYTES, block_hashes, read_prompt, seed_of
+from middleware.scheduling.prompt import TOKEN_BYTES, Prompt, block_hashes, first_bytes, salt_of, seed_of
 from middleware.scheduling.saturation import saturation
 from middleware.scheduling.scorers import PrefixCacheScorer
 
@@ -29,27 +30,46 @@ PREFILL_SECONDS = 0.25
 BLOCK_SIZE_SECONDS = 1.0  # for so long a pool's block size is not asked for again
 
 
+_NO_HASHES: list[int] = []
+
+
+class HasPrompt(Protocol):
+    """Whose prompt it is. It may be let go at any time."""
+
+    @property
+    def prompt(self) -> Prompt | None:
+        """The prompt, while it is there."""
+
+
 class Asked:
-    """One request as it is scheduled. Its prompt is hashed when that is first needed; the body is not kept."""
+    """One request as it is scheduled. Its prompt is hashed when that is first needed, and is not kept."""
 
-    __slots__ = ("_body", "_hashes", "_hashes_of", "is_explained", "model", "sent", "table")
+    __slots__ = ("_hashes", "_hashes_of", "_owner", "is_explained", "model", "sent", "table")
 
-    def __init__(self, *, body: Callable[[], bytes | None], is_explained: bool = False) -> None:
+    def __init__(self, owner: HasPrompt, *, is_explained: bool = False) -> None:
         self.model: str | None = None  # that the endpoint is asked for: it can differ from backend to backend
         self.is_explained = is_explained  # keep every number of each pick
         self.table: ScoreTable | None = None  # of the last pick
         self.sent: _Sent | None = None  # the last attempt, until it is remembered or failed
-        self._body = body
-        self._hashes: list[int] = []
-        self._hashes_of: tuple[str | None, int, int] = (None, 0, 0)
+        self._owner = owner
+        self._hashes = _NO_HASHES
+        self._hashes_of: tuple[str | None, int, int] | None = None
 
     def hashes(self, block_tokens: int, max_blocks: int) -> list[int]:
-        """Of the prompt's blocks."""
-        if self._hashes_of != (self.model, block_tokens, max_blocks):
-            self._hashes_of = (self.model, block_tokens, max_blocks)
-            limit = block_tokens * TOKEN_BYTES * max_blocks
-            text, salt = read_prompt(self._body() or b"", limit_bytes=limit)
-            seed = seed_of(self.model, salt)
+        """Of the prompt's blocks; not to be changed."""
+        wanted = (self.model, block_tokens, max_blocks)
+        if self._hashes_of == wanted:
+            return self._hashes
+        prompt = self._owner.prompt
+        if prompt is None:
+            return _NO_HASHES
+        self._hashes_of = wanted
+        block_bytes = block_tokens * TOKEN_BYTES
+        text = first_bytes(prompt, limit_bytes=block_bytes * max_blocks)
+        if len(text) < block_bytes:
+            self._hashes = _NO_HASHES
+        else:
+            seed = seed_of(self.model, salt_of(prompt))
             self._hashes = block_hashes(text, seed=seed, block_tokens=block_tokens, max_blocks=max_blocks)
         return self._hashes
 
@@ -95,7 +115,8 @@ class Scheduler:
             picked = asked.table.picked
         else:
             picked = profile.pick(request, loads, self._draw, now) if len(loads) > 1 else 0
-        self.failed(asked)  # whoever was sent it before
+        if asked.sent is not None:
+            self.failed(asked)  # whoever was sent it before
         if hashes:
             load = loads[picked]
             sent = asked.sent = _Sent(load, hashes, self._capacity(load, request.block_tokens), now + PREFILL_SECONDS)
@@ -145,20 +166,23 @@ class Scheduler:
         self, pool_id: str, profile: Profile, asked: Asked, loads: Sequence[Load], now: float
     ) -> tuple[SchedulingRequest, list[int]]:
         if not profile.reads_prompts:
-            return SchedulingRequest(model=asked.model), []
+            return SchedulingRequest(asked.model), _NO_HASHES
         while self._sent and self._sent[0].due <= now:
             self._remember(self._sent.popleft())
         block_tokens = self._blocks_of(pool_id, loads, now)
         hashes = asked.hashes(block_tokens, self.configuration.prefix.max_blocks)
-        matched = uncrowded(self.index.match(hashes), loads) if hashes else {}
-        request = SchedulingRequest(model=asked.model, blocks=len(hashes), matched=matched, block_tokens=block_tokens)
-        return request, hashes
+        if not hashes:
+            return SchedulingRequest(asked.model), hashes
+        matched: Mapping[int, int] = self.index.match(hashes)
+        if matched:
+            matched = uncrowded(matched, loads)
+        return SchedulingRequest(asked.model, len(hashes), matched, block_tokens), hashes
 
     def _remember(self, sent: _Sent) -> None:
         load, sent.load = sent.load, None
         if load is not None and not load.is_gone:
             self.index.add(load, sent.hashes, capacity=sent.capacity)
-        sent.hashes = []
+        sent.hashes = _NO_HASHES
 
     def _blocks_of(self, pool_id: str, loads: Sequence[Load], now: float) -> int:
         """How many tokens a block of this pool's prompts has: as many as its endpoints' own, and not too few."""

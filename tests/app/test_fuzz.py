@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.server import HttpServer
 from middleware.errors import ErrorsMiddleware
-from middleware.inference_request import read_model
+from middleware.inference_request import read_body
 from middleware.targets import path_for_matching
 from middleware.telemetry import TelemetryMiddleware
 
@@ -49,7 +49,7 @@ class FuzzedServer:
             body += message["body"]
             more = message["more_body"]
         path_for_matching(scope["raw_path"])
-        read_model(body, dict(scope["headers"]).get(b"content-type"))
+        read_body(body, dict(scope["headers"]).get(b"content-type"))
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok", "more_body": False})
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from middleware.errors import InvalidBodyError, InvalidModelError
-from middleware.inference_request import forwarded_content_type, read_model
+from middleware.inference_request import forwarded_content_type, read_body
 
 JSON = b"application/json"
 
@@ -42,7 +42,7 @@ JSON = b"application/json"
     ],
 )
 def test_the_model_of_a_body(body: bytes, content_type: bytes | None, expected: str | None) -> None:
-    assert read_model(body, content_type)[0] == expected
+    assert read_body(body, content_type)[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_the_model_of_a_body(body: bytes, content_type: bytes | None, expected: 
 )
 def test_a_body_that_is_not_what_it_says_is_refused_without_being_quoted(body: bytes, content_type: bytes) -> None:
     with pytest.raises(InvalidBodyError) as caught:
-        read_model(body, content_type)
+        read_body(body, content_type)
     assert "qwen" not in str(caught.value)
 
 
@@ -85,7 +85,7 @@ def test_a_body_that_is_not_what_it_says_is_refused_without_being_quoted(body: b
 )
 def test_a_model_that_is_no_usable_name_is_refused(value: str) -> None:
     with pytest.raises(InvalidModelError):
-        read_model(b'{"model":' + value.encode() + b"}", JSON)
+        read_body(b'{"model":' + value.encode() + b"}", JSON)
 
 
 def multipart(*parts: tuple[str, bytes], boundary: str = "xx", end: bool = True) -> bytes:
@@ -109,7 +109,7 @@ FORM = b"multipart/form-data; boundary=xx"
     ],
 )
 def test_the_model_part_of_a_form(body: bytes, expected: str | None) -> None:
-    assert read_model(body, FORM) == (expected, False)
+    assert read_body(body, FORM) == (expected, False, None)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_the_model_part_of_a_form(body: bytes, expected: str | None) -> None:
 )
 def test_a_form_that_cannot_be_read_is_refused(body: bytes, content_type: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
-        read_model(body, content_type)
+        read_body(body, content_type)
 
 
 def test_only_a_body_read_as_a_json_object_is_relabelled() -> None:
-    assert read_model(b'{"a":1}', None) == (None, True)
-    assert read_model(b"[1]", None) == (None, False)
+    assert read_body(b'{"a":1}', None)[:2] == (None, True)
+    assert read_body(b"[1]", None) == (None, False, None)
     assert forwarded_content_type(b"text/plain; charset=utf-8") == JSON
     assert forwarded_content_type(None) == JSON
     assert forwarded_content_type(b"application/vnd.x+json") is None
@@ -149,13 +149,13 @@ names = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, ma
 @given(document=st.dictionaries(st.text(), json_values), model=names)
 def test_the_model_is_found_in_any_json_object(document: dict[str, Any], model: str) -> None:
     document["model"] = model
-    assert read_model(json.dumps(document).encode(), JSON) == (model, True)
-    assert read_model(json.dumps(document, ensure_ascii=False).encode(), None) == (model, True)
+    assert read_body(json.dumps(document).encode(), JSON)[:2] == (model, True)
+    assert read_body(json.dumps(document, ensure_ascii=False).encode(), None)[:2] == (model, True)
 
 
 @given(body=st.binary(max_size=200), content_type=st.sampled_from([JSON, None, FORM, b"text/plain"]))
 def test_no_body_makes_reading_fail_in_another_way(body: bytes, content_type: bytes | None) -> None:
     try:
-        read_model(body, content_type)
+        read_body(body, content_type)
     except (InvalidBodyError, InvalidModelError):
         pass

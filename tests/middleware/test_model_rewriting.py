@@ -14,7 +14,7 @@ from discovery.filters import BodyMutation, Filters, HeaderMutation, ModelRewrit
 from middleware.errors import InvalidBodyError, OverloadedError
 from middleware.exchange import Exchange
 from middleware.headers import upstream_headers
-from middleware.inference_request import read_model, replace_multipart_model
+from middleware.inference_request import read_body, replace_multipart_model
 from middleware.model_extraction import BodyLease, BodyMemory
 from middleware.model_rewriting import draw_target, mirrored, outgoing, target_model
 from tests.support.exchanges import make_exchange, make_pick, make_ref
@@ -182,7 +182,7 @@ def part(name: str, value: bytes, extra: str = "") -> bytes:
 def test_of_a_form_the_model_part_alone_changes(before: list[bytes], after: list[bytes]) -> None:
     body = b"".join([*before, part("model", b"food"), *after, b"--xyz--\r\n"])
     expected = b"".join([*before, part("model", "new/näme".encode()), *after, b"--xyz--\r\n"])
-    assert read_model(body, FORM) == ("food", False)
+    assert read_body(body, FORM) == ("food", False, None)
     assert replace_multipart_model(body, FORM, "new/näme") == expected
 
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from middleware.scheduling.prompt import MAX_BLOCKS, block_hashes, read_prompt, seed_of
+from middleware.inference_request import read_body
+from middleware.scheduling.prompt import MAX_BLOCKS, Prompt, block_hashes, first_bytes, salt_of, seed_of
+
+
+def prompt_of(body: bytes) -> Prompt:
+    prompt = read_body(body, b"application/json").prompt
+    assert prompt is not None
+    return prompt
 
 
 def hashes(body: object, *, model: str = "m", block_tokens: int = 4) -> list[int]:
-    prompt, salt = read_prompt(orjson.dumps(body))
-    return block_hashes(prompt, seed=seed_of(model, salt), block_tokens=block_tokens)
+    prompt = prompt_of(orjson.dumps(body))
+    return block_hashes(first_bytes(prompt), seed=seed_of(model, salt_of(prompt)), block_tokens=block_tokens)
 
 
 def common(one: list[int], other: list[int]) -> int:
@@ -58,13 +65,13 @@ def test_what_comes_first_at_the_model_comes_first_here() -> None:
     assert common(one, other) == 8
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"[]", b"not json", b'{"model": "m"}', b'{"prompt"', b"\xff", b"[" * 100_000, b"--b\r\nmultipart"],
-    ids=repr,
-)
-def test_a_body_without_a_prompt_has_no_blocks(body: bytes) -> None:
-    assert read_prompt(body) == (b"", b"")
+def test_a_body_without_a_prompt_has_no_blocks() -> None:
+    assert hashes({"model": "m"}) == []
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"[" * 100, b"--b\r\nmultipart"], ids=repr)
+def test_only_a_json_object_has_a_prompt(body: bytes) -> None:
+    assert read_body(body, None).prompt is None
 
 
 def test_model_and_salt_keep_prompts_apart() -> None:
@@ -79,6 +86,6 @@ def test_model_and_salt_keep_prompts_apart() -> None:
 
 
 def test_no_more_than_the_limit_is_hashed() -> None:
-    assert read_prompt(b'{"prompt": "abcdefgh"}', limit_bytes=4) == (b'"abc', b"")
+    assert first_bytes(prompt_of(b'{"prompt": "abcdefgh"}'), limit_bytes=4) == b'"abc'
     assert len(block_hashes(b"x" * 1_000_000, seed=0, block_tokens=16)) == MAX_BLOCKS == 2048
     assert len(block_hashes(b"x" * 1_000_000, seed=0, block_tokens=16, max_blocks=7)) == 7

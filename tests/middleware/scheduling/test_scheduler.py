@@ -8,9 +8,11 @@ import orjson
 
 from discovery.backend import PoolSettings
 from discovery.model_servers.server_load import KvCache
+from middleware.inference_request import read_body
 from middleware.scheduling.configuration import PickerConfiguration
 from middleware.scheduling.load import Load
 from middleware.scheduling.plugins import PrefixSettings
+from middleware.scheduling.prompt import Prompt
 from middleware.scheduling.scheduler import PREFILL_SECONDS, Asked, Scheduler
 from tests.middleware.scheduling.loads import load
 
@@ -26,8 +28,7 @@ class Clock:
 
 
 def asked(text: str = "x" * 2000, model: str = "m", **options: bool) -> Asked:
-    body = orjson.dumps({"prompt": text})
-    one = Asked(body=lambda: body, **options)
+    one = Asked(read_body(orjson.dumps({"prompt": text}), b"application/json"), **options)
     one.model = model
     return one
 
@@ -124,10 +125,12 @@ def test_a_configuration_may_fix_the_blocks() -> None:
 def test_by_load_alone_no_prompt_is_read() -> None:
     scheduler, loads = Scheduler(), [load(), load()]
 
-    def body() -> bytes:
-        raise AssertionError
+    class Owner:
+        @property
+        def prompt(self) -> Prompt | None:
+            raise AssertionError
 
-    assert scheduler.pick("p", PoolSettings(by_load_alone=True), Asked(body=body), loads) in (0, 1)
+    assert scheduler.pick("p", PoolSettings(by_load_alone=True), Asked(Owner()), loads) in (0, 1)
 
 
 def test_an_explained_pick_keeps_its_numbers_and_a_question_leaves_nothing() -> None:
