@@ -104,27 +104,37 @@ class AdmissionMiddleware:
         self.draw = draw
         self.sleep = sleep
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    # Not a coroutine function, see RouteMatchingMiddleware.
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         exchange: Exchange = scope["pointsman.exchange"]
         server = scope.get("server")
         answer = decide(exchange, local_port=server[1] if server else None)
-        if answer is None:
-            assert exchange.rule is not None
-            policy = exchange.rule.policy
-            if policy.faults is not None:
-                await self._inject(policy.faults, exchange)
-            if policy.rate_limits:
-                self.limiter.admit(exchange.rule, exchange)
-            self.shedder.admit(exchange, scope["headers"])
-            await self.app(scope, receive, send)
-            return
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-        await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+        if answer is not None:
+            return _give(answer, send)
+        assert exchange.rule is not None
+        if exchange.rule.policy.faults is not None:
+            return self._disturb(exchange.rule.policy.faults, scope, receive, send)
+        return self._admit(scope, receive, send)
 
-    async def _inject(self, settings: FaultInjection, exchange: Exchange) -> None:
+    def _admit(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        exchange: Exchange = scope["pointsman.exchange"]
+        assert exchange.rule is not None
+        if exchange.rule.policy.rate_limits:
+            self.limiter.admit(exchange.rule, exchange)
+        self.shedder.admit(exchange, scope["headers"])
+        return self.app(scope, receive, send)
+
+    async def _disturb(self, settings: FaultInjection, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope["pointsman.exchange"]
         fault = faults.decide(settings, self.draw)
         if fault.delay_seconds:
             exchange.flag = "DI"
             await self.sleep(fault.delay_seconds)  # the server cancels it when the client leaves
         if fault.abort_status is not None:
             raise FaultInjectedError(fault.abort_status)
+        await self._admit(scope, receive, send)
+
+
+async def _give(answer: DirectAnswer, send: Send) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": False})

@@ -172,12 +172,13 @@ class TrafficMirroringMiddleware:
         self.copies = copies
         self.draw = draw
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    # Not a coroutine function, see RouteMatchingMiddleware.
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         exchange: Exchange = scope["pointsman.exchange"]
         assert exchange.rule is not None
         if exchange.rule.mirrors and _can_be_tried(exchange):
             self._mirror(exchange, exchange.rule)
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
     def _mirror(self, exchange: Exchange, rule: Rule) -> None:
         assert exchange.snapshot is not None

@@ -8,7 +8,7 @@ those of its priority in an order drawn by weight, too, then those of the next p
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -61,7 +61,8 @@ class TrafficSplittingMiddleware:
         self.app = app
         self.draw = draw
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    # Not a coroutine function, see RouteMatchingMiddleware.
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         exchange: Exchange = scope["pointsman.exchange"]
         rule = exchange.rule
         assert rule is not None
@@ -73,4 +74,4 @@ class TrafficSplittingMiddleware:
             own = session.draw()
             exchange.arms = decide(rule, self.draw() if own is None else own, session)
         exchange.model_draw = self.draw()
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
