@@ -88,13 +88,13 @@ class RequestCounts:
         route, name = (rule.route, rule.name) if rule is not None else ("", "")
         attempts = exchange.attempts
         backend = attempts[-1].pick.backend_ref.name if attempts else ""
-        key = (route, name, backend, self._model_label(exchange.model), final_status(exchange), exchange.reason.value)
+        key = (route, name, backend, self._model_label(exchange.model), final_status(exchange), exchange.reason)
         self._requests[key] = self._requests.get(key, 0) + 1
         counts = self._rules.get((route, name))
         if counts is None:
             counts = self._rules[route, name] = _RuleCounts()
         for attempt in attempts:
-            attempt_key = (route, name, attempt.pick.backend_ref.name, attempt.outcome.value)
+            attempt_key = (route, name, attempt.pick.backend_ref.name, attempt.outcome)
             self._attempts[attempt_key] = self._attempts.get(attempt_key, 0) + 1
             if attempt.model is not None:
                 self._count_rewritten(route, name, exchange, attempt)

@@ -49,7 +49,7 @@ class Cycle:
     )
 
     def __init__(
-        self, *, scope: Scope, protocol: GatewayProtocol, flow: FlowControl, expects_100: bool, keep_alive: bool
+        self, scope: Scope, protocol: GatewayProtocol, flow: FlowControl, expects_100: bool, keep_alive: bool
     ) -> None:
         self.scope = scope
         self.protocol = protocol
@@ -82,6 +82,8 @@ class Cycle:
         finally:
             if not self.response_complete and not self.disconnected:
                 self.protocol.cut(self)
+            # Here and not in a callback, which would be one more turn of the loop for each request.
+            self.protocol.tasks.discard(self.task)
 
     @property
     def is_close_delimited(self) -> bool:
@@ -164,7 +166,7 @@ class Cycle:
         if self.more_body or self.protocol.is_draining:
             self.keep_alive = False
         headers: list[tuple[bytes, bytes]] = message["headers"]
-        lines = [STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        lines = [(STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status)[:-2]]
         has_length = has_close = False
         for name, value in headers:
             if name == b"content-length":
@@ -173,24 +175,21 @@ class Cycle:
             elif name == b"connection":
                 has_close = True
                 self.keep_alive = False
-            lines += (name, b": ", value, b"\r\n")
-        line_count = 2 + len(headers)
+            lines.append(name + b": " + value)
         if status in _BODILESS:
             self._left = 0
         elif not has_length and not self._is_head_request:
             if self.scope["http_version"] == "1.1":
                 self._chunked = True
-                lines.append(b"transfer-encoding: chunked\r\n")
-                line_count += 1
+                lines.append(b"transfer-encoding: chunked")
             else:
                 self._close_delimited = True
                 self.keep_alive = False
         if not self.keep_alive and not has_close:
-            lines.append(b"connection: close\r\n")
-            line_count += 1
+            lines.append(b"connection: close")
         lines.append(b"\r\n")
-        head = b"".join(lines)
-        if len(head.translate(None, _CONTROL_IN_HEAD)) != len(head) or head.count(b"\n") != line_count:
+        head = b"\r\n".join(lines)
+        if len(head.translate(None, _CONTROL_IN_HEAD)) != len(head) or head.count(b"\n") != len(lines):
             self.response_started = False
             raise RuntimeError("a header of the answer has control bytes")
         self._head = head

@@ -41,6 +41,7 @@ LINGER_HEAD_SECONDS = 1.0
 STALLED_CLIENT_SECONDS = 300.0
 CUT_FLUSH_SECONDS = 5.0
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]+)([^?#]*)(?:\?([^#]*))?", re.IGNORECASE)
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 # A name or an address, with a port or without; empty where a target has no authority (RFC 9110 section 7.2).
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
@@ -162,6 +163,7 @@ class GatewayProtocol(HttpToolsProtocol):
             exchange.client_left = True
         if cycle.task is not None and not cycle.task.done():
             cycle.task.cancel()
+            cycle.task.add_done_callback(self.tasks.discard)  # one that has not begun will never do it itself
 
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
@@ -254,7 +256,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_behind_upgrade = parser.should_upgrade()
         scope: Scope = {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "asgi": _ASGI,
             "http_version": version,
             "server": self.server,
             "client": self.client,
@@ -268,17 +270,12 @@ class GatewayProtocol(HttpToolsProtocol):
             "pointsman.server": True,
             "pointsman.target": self.url if self.url.startswith(b"/") else b"",
         }
-        cycle = Cycle(
-            scope=scope,
-            protocol=self,
-            flow=self.flow,
-            expects_100=self.expect_100_continue and version == "1.1",
-            keep_alive=version == "1.1" and parser.should_keep_alive(),
-        )
+        is_1_1 = version == "1.1"
+        keep_alive = is_1_1 and parser.should_keep_alive()
+        cycle = Cycle(scope, self, self.flow, self.expect_100_continue and is_1_1, keep_alive)
         self.current = cycle
         cycle.task = task = self.loop.create_task(cycle.run(self.app))
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)  # also of a task that was cancelled before it began
 
     def _target(self) -> tuple[bytes, bytes]:
         if self.url.startswith(b"/"):

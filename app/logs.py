@@ -134,8 +134,9 @@ def _timestamp(unix: float) -> str:
 
 def access_record(exchange: Exchange) -> dict[str, Any]:
     """What is logged of a request, by field name."""
-    rule = exchange.rule
-    pick = exchange.attempts[-1].pick if exchange.attempts else None
+    rule, attempts = exchange.rule, exchange.attempts
+    last = attempts[-1] if attempts else None
+    pick = last.pick if last is not None else None
     return {
         "time": _timestamp(exchange.started_unix),
         "level": "info",
@@ -146,23 +147,23 @@ def access_record(exchange: Exchange) -> dict[str, Any]:
         "host": exchange.host.decode("latin-1"),
         "path": exchange.raw_path.decode("latin-1"),
         "model": exchange.model,
-        "upstream_model": exchange.attempts[-1].model if exchange.attempts else None,
+        "upstream_model": last.model if last is not None else None,
         "route": rule.route if rule is not None else None,
         "rule": rule.name if rule is not None else None,
         "backend": pick.backend_ref.name if pick is not None else None,
         "endpoint": pick.upstream.label if pick is not None else None,
         "pod": pick.endpoint.pod if pick is not None else None,
-        "attempts": len(exchange.attempts),
-        "retried": [_failed(attempt) for attempt in exchange.attempts[:-1]] or None,
+        "attempts": len(attempts),
+        "retried": [_failed(attempt) for attempt in attempts[:-1]] if len(attempts) > 1 else None,
         "status": final_status(exchange),
-        "reason": exchange.reason.value,
+        "reason": exchange.reason,
         "flag": exchange.flag,
         "error": exchange.message or None,
         "bytes_received": exchange.body_size,
         "bytes_sent": exchange.bytes_sent,
         "duration_ms": _milliseconds(exchange, exchange.ended_at),
         "read_ms": _milliseconds(exchange, exchange.read_at),
-        "attempt_ms": _milliseconds(exchange, exchange.attempts[-1].started_at if exchange.attempts else None),
+        "attempt_ms": _milliseconds(exchange, last.started_at if last is not None else None),
         "first_byte_ms": _milliseconds(exchange, exchange.first_byte_at),
         "input_tokens": exchange.input_tokens,
         "output_tokens": exchange.output_tokens,

@@ -115,6 +115,7 @@ class HttpServer:
         tasks = list(self._state.tasks)
         for task in tasks:
             task.cancel()
+            task.add_done_callback(self._state.tasks.discard)  # one that has not begun will never do it itself
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
         for connection in list(self._state.connections):

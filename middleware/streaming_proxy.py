@@ -201,11 +201,9 @@ class StreamingProxyMiddleware:
         if answer.status < 500:
             breaker = pick.upstream.breaker(exchange.rule.policy.passive_health)
             attempt.permit = breaker.first_byte(attempt.permit)
-        exchange.answer_edits = tuple(
-            edit
-            for edit in (exchange.rule.filters.response_headers, pick.backend_ref.filters.response_headers)
-            if edit is not None
-        )
+        edits = (exchange.rule.filters.response_headers, pick.backend_ref.filters.response_headers)
+        if edits != (None, None):
+            exchange.answer_edits = tuple(edit for edit in edits if edit is not None)
         headers = answer_headers(answer.headers, exchange.answer_edits)
         if exchange.session is not None:
             headers += exchange.session.answer_headers(pick.backend_ref)

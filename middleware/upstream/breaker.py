@@ -55,6 +55,7 @@ class Breaker:
         "_multiplier",
         "_on_change",
         "_open_until",
+        "_permit",
         "opened_at",
         "settings",
         "state",
@@ -72,6 +73,7 @@ class Breaker:
         self._clock = clock
         self._on_change = on_change
         self._generation = 0
+        self._permit = Permit(0, is_probe=False)  # of every attempt of this generation that is no probe
         self._failures = 0
         self._gateway_failures = 0
         self._is_probing = False
@@ -91,19 +93,21 @@ class Breaker:
     def acquire(self) -> Permit:
         """Start an attempt. One that was not admitted (in panic every endpoint is used) gets a permit that counts for
         nothing."""
+        if self.state is State.CLOSED:
+            return self._permit
         if self.state is State.OPEN and self._clock() >= self._open_until:
             self._change(State.HALF_OPEN)
         if self.state is State.HALF_OPEN and not self._is_probing:
             self._is_probing = True
             return Permit(self._generation, is_probe=True)
-        return Permit(self._generation, is_probe=False) if self.state is State.CLOSED else NO_PERMIT
+        return NO_PERMIT
 
     def first_byte(self, permit: Permit) -> Permit:
         """The attempt's answer has begun. That is enough of a probe: a stream can take minutes. The permit that comes
         back is the one to report the end with."""
         if permit.is_probe and permit.generation == self._generation:
             self._close()
-            return Permit(self._generation, is_probe=False)
+            return self._permit
         return permit
 
     def report(self, permit: Permit, health: Health) -> bool:
@@ -162,6 +166,7 @@ class Breaker:
     def _change(self, state: State) -> None:
         old, self.state = self.state, state
         self._generation += 1
+        self._permit = Permit(self._generation, is_probe=False)
         self._is_probing = False
         if old is not state:
             self._on_change(self, old, state)

@@ -292,7 +292,15 @@ class UpstreamConnection(asyncio.Protocol):
         while not self.has_head:
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            # Written out here and in ``read``: a coroutine for it would be one more for every chunk.
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            except asyncio.CancelledError:
+                self.abort()  # whoever waited has left: the upstream must learn of it now
+                raise
+            finally:
+                self._waiter = None
 
     async def read(self) -> bytes:
         """The next bytes of the body, as many as are there; b"" at its end. Raises httpx.TransportError."""
@@ -303,7 +311,14 @@ class UpstreamConnection(asyncio.Protocol):
                 return b""
             if self._is_read_paused:
                 self._resume_reading()
-            await self._wait()
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            except asyncio.CancelledError:
+                self.abort()
+                raise
+            finally:
+                self._waiter = None
         parts = self._parts
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
@@ -379,16 +394,6 @@ class UpstreamConnection(asyncio.Protocol):
             return True
         except ssl.SSLError:
             return False
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        except asyncio.CancelledError:
-            self.abort()  # whoever waited has left: the upstream must learn of it now
-            raise
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None:

@@ -28,7 +28,7 @@ class Outcome(StrEnum):
     ABANDONED = "abandoned"  # the client left
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Attempt:
     """One try at one upstream. Times are those of time.perf_counter, in seconds."""
 

@@ -170,10 +170,8 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
         ``is_fresh`` asks for a connection that has not been used.
         """
-        lines = [method.encode("ascii"), b" ", target, b" HTTP/1.1\r\n"]
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
-        lines.append(b"\r\n")
+        request_line = b"%b %b HTTP/1.1" % (method.encode("ascii"), target)
+        head = b"\r\n".join([request_line, *map(b": ".join, headers), b"\r\n"])
         connection = None if is_fresh else self._pop_idle()
         first_byte, remaining = timeouts.first_byte, timeouts.remaining
         if connection is None:
@@ -186,7 +184,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             remaining = None if remaining is None else remaining - took
         try:
             connection.start(
-                head=b"".join(lines),
+                head=head,
                 body=body,
                 is_head_request=method == "HEAD",
                 first_byte_limit_seconds=max(0.0, first_byte),
