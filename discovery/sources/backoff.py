@@ -23,6 +23,7 @@ class Times:
     missing_most: float = 30.0
     missing_grace: float = 60.0  # what was there stays for so long when the API says that its kind is unknown
     forbidden: float = 60.0  # permissions are given by hand
+    refused: float = 1.0  # after the first refusal that matters, all till then are told in one line
     backoff_first: float = 0.8
     backoff_most: float = 30.0
 

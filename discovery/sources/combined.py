@@ -56,7 +56,7 @@ class CombinedSource:
             self._file_state = self._files.last
         if self._file_state is None:
             self._file_state = await asyncio.to_thread(self._files.read)
-        self._cluster.has_other_routes = bool(self._file_state.resources.routes)
+        self._cluster.rights.has_other_routes = bool(self._file_state.resources.routes)
         following = asyncio.create_task(self._follow_files())
         self._cluster.start()
         is_first = True
@@ -69,7 +69,7 @@ class CombinedSource:
                         yield news
                     else:
                         self._file_state = news
-                        self._cluster.has_other_routes = bool(news.resources.routes)
+                        self._cluster.rights.has_other_routes = bool(news.resources.routes)
                 if not self._cluster.is_listed:
                     continue
                 state = self._state(is_first=is_first)
@@ -139,6 +139,6 @@ class CombinedSource:
             resources=resources,
             problems=(*self._file_state.problems, *selected.problems, *routing.problems, *members.problems),
             fingerprint=self._file_state.fingerprint,
-            deleted_pods=self._file_state.deleted_pods | self._cluster.deleted_pods(),
+            deleted_pods=self._file_state.deleted_pods | self._cluster.gone.identities(),
             is_membership_only=is_membership_only and not is_first,
         )

@@ -10,27 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
 
-from discovery.resources.collection import MODELS, LeftOut, Origin, Resources
-from discovery.resources.core import CertificateMap, EndpointSlice, Pod
-from discovery.resources.meta import ObjectKey, Resource
-from discovery.resources.problem import Problem, Severity
+from discovery.resources.meta import ObjectKey
 from discovery.sources.backoff import Times
-from discovery.sources.kube_client import KubeClient, KubeError
+from discovery.sources.cluster_state import ClusterState, Members, collect_members, collect_state
+from discovery.sources.gone_pods import GonePods
+from discovery.sources.kube_client import KubeClient
 from discovery.sources.kube_kinds import PLANNED, WatchedKind, find_kind, watched_kinds
-from discovery.sources.kube_objects import StoredObject, UnreadableError, peek
+from discovery.sources.kube_objects import StoredObject
 from discovery.sources.reflector import Reflector
+from discovery.sources.rights import Rights
 from discovery.sources.watch_plans import Labels, Plan, WatchScope, is_wanted
 
 SILENCE_SECONDS = 120.0  # of a watch whose bookmarks come about once a minute
-_REMEMBERED_DELETIONS = 1_000
-_ROUTES = frozenset({"HTTPRoute", "AIGatewayRoute"})
-_INDISPENSABLE = frozenset({"Gateway", "HTTPRoute", "InferencePool"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,23 +38,6 @@ class KindReport:
     events: int
     dropped: int  # events that could not be read
     is_listed: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterState:
-    """What is known of a cluster at one moment, but for pods and EndpointSlices."""
-
-    resources: Resources
-    problems: tuple[Problem, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Members:
-    """What is known of pods and EndpointSlices at one moment."""
-
-    pods: tuple[Pod, ...]
-    endpoint_slices: tuple[EndpointSlice, ...]
-    problems: tuple[Problem, ...] = ()
 
 
 class KubernetesSource:
@@ -77,12 +54,11 @@ class KubernetesSource:
         self.client = client
         self.changed = asyncio.Event()
         self.status_changed = asyncio.Event()
-        self.has_other_routes = False  # routes come from files, too
-        self.shadowed: frozenset[ObjectKey] = (
-            frozenset()
-        )  # what files have: the cluster's objects of that name are not used
+        self.shadowed: frozenset[ObjectKey] = frozenset()  # what files have: the cluster's of that name are not used
+        self.gone = GonePods(client, on_news=self.changed.set)
         self._namespaces = tuple(dict.fromkeys(namespaces))
-        self._times = times
+        self._times = times or Times()
+        self.rights = Rights(lambda: (*self._fixed, *self._planned.values()), patience_seconds=self._times.refused)
         self._clock = clock
         self._fixed = [
             self._reflector(kind, namespace)
@@ -94,13 +70,8 @@ class KubernetesSource:
         self._retiring: dict[WatchScope, Reflector] = {}  # not wanted any more, used until what replaces them is listed
         self._wanted: dict[WatchScope, frozenset[Labels]] = {}
         self._tasks: dict[Reflector, asyncio.Task[None]] = {}
-        self._left: deque[StoredObject] = deque(maxlen=_REMEMBERED_DELETIONS)  # pods that may be deleted, or relabelled
-        self._asking: asyncio.Task[None] | None = None
-        self._deleted: dict[str, None] = {}  # pods that are known to be gone, the latest ones
         self._routing: ClusterState | None = None  # without pods and EndpointSlices
         self._is_routing_changed = True
-        self._terminating: set[str] = set()  # pods that an EndpointSlice says are terminating
-        self.deletions = 0  # how often a pod was deleted: whether there is news
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -111,14 +82,15 @@ class KubernetesSource:
 
     async def stop(self) -> None:
         """End every watch. What is known is kept, and ``start`` goes on from it."""
-        tasks = [*self._tasks.values(), *([self._asking] if self._asking is not None else [])]
+        self.rights.close()
+        tasks = list(self._tasks.values())
         self._tasks.clear()
-        self._asking = None
         for task in tasks:
             task.cancel()
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self.gone.stop()
 
     def follow(self, plan: Plan) -> None:
         """Watch these pods, EndpointSlices and ConfigMaps, and no others as soon as they are listed."""
@@ -169,12 +141,12 @@ class KubernetesSource:
     @property
     def is_listed(self) -> bool:
         """Whether everything that routing needs was listed once."""
-        return not any(True for _ in self._unlisted(self._fixed))
+        return all(map(self.rights.is_enough, self._fixed))
 
     @property
     def is_planned_listed(self) -> bool:
         """Whether all pods and EndpointSlices that were asked for have been listed once."""
-        return not any(True for _ in self._unlisted(self._planned.values()))
+        return all(map(self.rights.is_enough, self._planned.values()))
 
     @property
     def is_uninformed(self) -> bool:
@@ -188,79 +160,27 @@ class KubernetesSource:
 
     def waiting_for(self) -> list[str]:
         """What was never listed yet, and why."""
-        unlisted = (*self._unlisted(self._fixed), *self._unlisted(self._planned.values()))
-        return [f"{reflector.where}: {reflector.problem or 'listing'}" for reflector in unlisted]
-
-    def _unlisted(self, reflectors: Iterable[Reflector]) -> Iterator[Reflector]:
-        for reflector in reflectors:
-            is_excused = reflector.is_forbidden and self._is_optional(reflector)
-            if not reflector.is_listed and not is_excused:
-                yield reflector
-
-    def _is_optional(self, reflector: Reflector) -> bool:
-        """Whether a kind that we may not read can be done without, so that less is served and never more.
-
-        Policies cannot: what they restrict would be served without them. Neither can what everything hangs on; a Role
-        may come some seconds after us. But where routes come from files, and a cluster's may not be read, its policies
-        have nothing to say.
-        """
-        kind = reflector.kind
-        if kind.kind in PLANNED:
-            return False
-        if not kind.kind.endswith("Policy") and kind.kind not in _INDISPENSABLE:
-            return True
-        routes = [other for other in self._fixed if other.kind.kind in _ROUTES]
-        return self.has_other_routes and all(other.is_forbidden or other.is_missing for other in routes)
+        return [f"{reflector.where}: {reflector.problem or 'listing'}" for reflector in self.rights.unlisted()]
 
     def routing(self) -> ClusterState:
         """Everything but pods and EndpointSlices; the same object as before while nothing of it has changed."""
         if self._routing is None or self._is_routing_changed:
             self._is_routing_changed = False
-            self._routing = self._collect_routing()
+            objects = (stored for reflector in self._fixed for stored in reflector.objects.values())
+            self._routing = collect_state(objects, self._planned_objects())
+            self.rights.tell_excused()
         return self._routing
 
     def members(self) -> Members:
         """Pods and EndpointSlices."""
         self._retire()
-        pods: dict[ObjectKey, Pod] = {}
-        slices: dict[ObjectKey, EndpointSlice] = {}
-        problems: list[Problem] = []
+        members = collect_members(self._planned_objects())
+        self.gone.look_at(members.endpoint_slices)
+        return members
+
+    def _planned_objects(self) -> Iterator[StoredObject]:
         for reflector in (*self._planned.values(), *self._retiring.values()):
-            for stored in reflector.objects.values():
-                problems += stored.problems
-                match stored.resource:
-                    case Pod() as pod:
-                        pods.setdefault(pod.key, pod)
-                    case EndpointSlice() as piece:
-                        slices.setdefault(piece.key, piece)
-                    case _ if stored.left_out is not None:
-                        problems.append(_left_out_problem(stored.left_out))
-        self._note_terminating(slices.values())
-        return Members(pods=tuple(pods.values()), endpoint_slices=tuple(slices.values()), problems=tuple(problems))
-
-    def deleted_pods(self) -> frozenset[str]:
-        """Identities (uid) of pods that were deleted lately."""
-        if self._left and (self._asking is None or self._asking.done()):
-            self._asking = asyncio.create_task(self._ask_who_is_gone())
-        return frozenset(self._deleted)
-
-    async def _ask_who_is_gone(self) -> None:
-        """Of pods that vanished without the mark of a deletion, which ones still exist, with other labels?"""
-        while self._left:
-            pod = self._left.popleft().resource
-            if not isinstance(pod, Pod):
-                continue
-            try:
-                found = peek(await self.client.request("GET", f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"))
-            except KubeError as error:
-                if error.status != 404:
-                    continue  # nobody knows: its answers go on, as those of any pod that says nothing
-                found = None
-            except UnreadableError:
-                continue
-            if found is None or found.uid != pod.metadata.uid:
-                self._add_deleted(pod.identity)
-                self.changed.set()
+            yield from reflector.objects.values()
 
     def stored(self, key: ObjectKey) -> StoredObject | None:
         """An object of a kind that is followed whole, as it was read last."""
@@ -322,7 +242,7 @@ class KubernetesSource:
                 self._is_routing_changed = True
             self.changed.set()
 
-        reflector = Reflector(
+        return Reflector(
             self.client,
             kind,
             namespace=namespace,
@@ -330,87 +250,13 @@ class KubernetesSource:
             wants=wants,
             on_change=changed,
             on_status=self.status_changed.set,
-            on_deleted=self._note_deleted if is_pod else lambda stored: None,
-            on_left=self._left.append if is_pod else lambda stored: None,
-            is_optional=lambda: self._is_optional(reflector),
+            on_deleted=self.gone.deleted if is_pod else lambda stored: None,
+            on_left=self.gone.left if is_pod else lambda stored: None,
+            on_refused=self.rights.refused,
             times=self._times,
             clock=self._clock,
         )
-        return reflector
-
-    def _collect_routing(self) -> ClusterState:
-        found: dict[str, list[Resource]] = {name: [] for name in MODELS.values()}
-        problems: list[Problem] = []
-        left_out: list[LeftOut] = []
-        origins: dict[ObjectKey, Origin] = {}
-        for reflector in self._fixed:
-            for stored in reflector.objects.values():
-                resource = stored.resource
-                problems += stored.problems
-                if stored.left_out is not None:
-                    left_out.append(stored.left_out)
-                    origins[stored.left_out.key] = _origin(stored.left_out.key.namespace)
-                if resource is not None:
-                    found[MODELS[type(resource)]].append(resource)
-                    origins[resource.key] = _origin(resource.namespace)
-        for authorities in self._certificate_maps():
-            if authorities.key not in origins:
-                found[MODELS[CertificateMap]].append(authorities)
-                origins[authorities.key] = _origin(authorities.namespace)
-        arguments: dict[str, Any] = {name: tuple(items) for name, items in found.items()}
-        resources = Resources(**arguments, left_out=tuple(left_out), origins=MappingProxyType(origins))
-        return ClusterState(resources=resources, problems=tuple(problems))
-
-    def _certificate_maps(self) -> Iterator[CertificateMap]:
-        """ConfigMaps of the namespaces where Backends name some; adapter maps are followed by their label."""
-        for scope, reflector in (*self._planned.items(), *self._retiring.items()):
-            if scope.kind == "ConfigMap":
-                for stored in reflector.objects.values():
-                    if isinstance(stored.resource, CertificateMap):
-                        yield stored.resource
-
-    def _note_deleted(self, stored: StoredObject) -> None:
-        if isinstance(stored.resource, Pod):
-            self._add_deleted(stored.resource.identity)
-
-    def _note_terminating(self, slices: Iterable[EndpointSlice]) -> None:
-        """Pods that an EndpointSlice called terminating, and that no slice has any more, are gone."""
-        listed: set[str] = set()
-        terminating: set[str] = set()
-        for piece in slices:
-            for endpoint in piece.endpoints:
-                target = endpoint.target_ref
-                if target is not None and target.kind == "Pod" and target.name:
-                    identity = target.uid or f"{target.namespace or piece.namespace}/{target.name}"
-                    listed.add(identity)
-                    if endpoint.conditions.terminating:
-                        terminating.add(identity)
-        for identity in self._terminating - listed:
-            self._add_deleted(identity)
-        self._terminating = terminating
-
-    def _add_deleted(self, identity: str) -> None:
-        self.deletions += 1
-        self._deleted.pop(identity, None)
-        self._deleted[identity] = None
-        if len(self._deleted) > _REMEMBERED_DELETIONS:
-            del self._deleted[next(iter(self._deleted))]
 
 
 def _staleness(reflector: Reflector, now: float) -> float:
     return now - (reflector.synced_at if reflector.synced_at is not None else reflector.started_at)
-
-
-def _origin(namespace: str) -> Origin:
-    return Origin(file=f"namespace {namespace}" if namespace else "cluster", line=0)
-
-
-def _left_out_problem(lost: LeftOut) -> Problem:
-    return Problem(
-        severity=Severity.INVALID,
-        message=f"left out: {lost.message}",
-        file=_origin(lost.key.namespace).file,
-        kind=lost.key.kind,
-        namespace=lost.key.namespace,
-        name=lost.key.name,
-    )

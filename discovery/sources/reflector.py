@@ -46,6 +46,7 @@ class Reflector:
 
     ``on_change`` is called after each change of a resource or of what is wrong with one, ``on_status`` after a change
     of nothing but a status. ``on_deleted`` is told what was deleted, ``on_left`` what may only have left the selector.
+    ``on_refused`` is called, instead of a warning, where the kind may not be read and never was.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Reflector:
         on_status: Callable[[], None] = lambda: None,
         on_deleted: Callable[[StoredObject], None] = lambda stored: None,
         on_left: Callable[[StoredObject], None] = lambda stored: None,
-        is_optional: Callable[[], bool] = lambda: False,
+        on_refused: Callable[[], None] | None = None,
         times: Times | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -86,7 +87,7 @@ class Reflector:
         self._on_status = on_status
         self._on_deleted = on_deleted
         self._on_left = on_left
-        self._is_optional = is_optional
+        self._on_refused = on_refused
         self._times = times or Times()
         self._clock = clock
         self._sleep = sleep
@@ -395,8 +396,11 @@ class Reflector:
         self.problem = problem
         if problem != self._told_problem:
             self._told_problem = problem
-            level = logging.INFO if self.is_forbidden and self._is_optional() else logging.WARNING
-            logger.log(level, "%s: %s%s", self.where, problem, "; the last state is used" if self.is_listed else "")
+            if self.is_forbidden and not self.is_listed and self._on_refused is not None:
+                logger.debug("%s: %s", self.where, problem)
+                self._on_refused()
+            else:
+                logger.warning("%s: %s%s", self.where, problem, "; the last state is used" if self.is_listed else "")
 
     def _solve_problem(self) -> None:
         if self.problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.k8s.kustomize import K8S, Manifest, build, find, flag, gateways, pod_
 from tests.support.kube_api.kinds import BUILT_IN, CUSTOM, ApiKind
 from tests.support.kube_api.server import ApiRequest, KubeApi
 from tests.support.kube_api.store import ObjectStore
-from tests.support.processes import free_port, run_command, running_command
+from tests.support.processes import RunningCommand, free_port, run_command, running_command
 
 pytestmark = pytest.mark.anyio
 
@@ -82,8 +83,8 @@ def every_kind() -> list[ApiKind]:
 @asynccontextmanager
 async def deployed(
     objects: tuple[Manifest, ...], api: KubeApi, folder: Path, *, name: str = "pointsman"
-) -> AsyncIterator[tuple[str, str]]:
-    """The gateway's container as a process: the URLs of its data port and of its admin port."""
+) -> AsyncIterator[tuple[str, str, RunningCommand]]:
+    """The gateway's container as a process, with the URLs of its data port and of its admin port."""
     (found,) = [each for each in gateways(objects) if each[0]["metadata"]["name"] == name]
     deployment, container = found
     mounted = folder / "etc"
@@ -102,7 +103,7 @@ async def deployed(
     kubeconfig = api.kubeconfig(folder)
     async with running_command(*arguments, env={"KUBECONFIG": str(kubeconfig)}) as command:
         await command.wait_line("serving")
-        yield f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}"
+        yield f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}", command
         command.signal()
         assert await command.wait() == 0, command.lines
 
@@ -144,9 +145,13 @@ async def test_the_base_serves_its_routes_over_the_clusters_pods_with_its_role_a
     async with KubeApi(store=ObjectStore(kinds=every_kind())) as api, model_servers(1), httpx.AsyncClient() as client:
         api.create(pod("qwen-0", address(1), app="qwen"))
         refuse_all_but(Account(objects), api)
-        async with deployed(objects, api, tmp_path) as (url, admin):
+        async with deployed(objects, api, tmp_path) as (url, admin, command):
             assert (await client.get(f"{admin}/readyz")).status_code == 200
             assert await who_answers(client, url) == address(1)
+            # That it may read no CRD is what the base is made for: one line, and no warning.
+            said = [json.loads(line) for line in command.lines]
+            assert len([line for line in said if "no right to list" in line["message"]]) == 1
+            assert [line for line in said if line["level"] != "info" and "/etc/" not in line["message"]] == []
 
 
 @pytest.mark.parametrize(
@@ -164,7 +169,7 @@ async def test_the_demo_serves_users_files_over_the_clusters_pods(
         for number, app in enumerate(models.values(), 1):
             api.create(pod(f"{app}-0", address(number), app=app))
         refuse_all_but(Account(objects), api)
-        async with deployed(objects, api, tmp_path, name=name) as (url, _):
+        async with deployed(objects, api, tmp_path, name=name) as (url, _, _):
             for number, model in enumerate(models, 1):
                 assert await who_answers(client, url, model) == address(number)
 
@@ -239,7 +244,7 @@ async def test_cluster_routes_serves_what_is_there_and_needs_each_of_its_permiss
         for each in yaml.safe_load_all(EVERYTHING_WITH_A_STATUS):
             api.create(each)
         api.create(pod("qwen-0", address(1), app="qwen"))
-        async with deployed(objects, api, tmp_path) as (url, admin):
+        async with deployed(objects, api, tmp_path) as (url, admin, _):
             assert (await client.get(f"{admin}/readyz")).status_code == 200
             assert await who_answers(client, url) == address(1)
             async with asyncio.timeout(20):

@@ -23,6 +23,7 @@ QUICK = Times(
     missing_most=0.05,
     missing_grace=0.2,
     forbidden=0.05,
+    refused=0.05,
     short_watch=0.01,
     pause=0.01,
     backoff_first=0.01,
