@@ -7,7 +7,6 @@ what is wrong, and the metrics say so once per new content.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -20,6 +19,7 @@ from discovery.resources.problem import Problem, Severity
 from discovery.scope import Scope
 from discovery.snapshot import SnapshotStore
 from discovery.sources.kubernetes import KubernetesSource
+from discovery.tasks import end
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +88,7 @@ class Configuration:
     async def close(self) -> None:
         """Stop following. Safe to call twice."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await end(task)
 
     async def _follow(self) -> None:
         while True:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from app.configuration import ConfigurationRefusedError
 from discovery.sources.file_contents import FileText, read_contents, read_signature
+from discovery.tasks import end
 from middleware.scheduling.configuration import (
     PickerConfiguration,
     PickerConfigurationError,
@@ -60,10 +61,7 @@ class PickerConfigurationFile:
     async def close(self) -> None:
         """Stop following. Safe to call twice."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await end(task)
 
     async def _follow(self, path: Path) -> None:
         signature: object | None = None

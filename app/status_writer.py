@@ -27,6 +27,7 @@ from discovery.sources.kube_client import MERGE_PATCH, KubeClient, KubeError
 from discovery.sources.kube_kinds import find_kind
 from discovery.sources.kubernetes import KubernetesSource
 from discovery.sources.leader import LeaderElection
+from discovery.tasks import end
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +88,7 @@ class StatusWriter:
     async def close(self) -> None:
         """Stop, and give the Lease up. Safe to call twice."""
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await end(*tasks)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await self._election.release()

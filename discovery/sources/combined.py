@@ -21,6 +21,7 @@ from discovery.sources.files import FileSource
 from discovery.sources.kubernetes import KubernetesSource
 from discovery.sources.source import SourceState
 from discovery.sources.watch_plans import Want, plan_watches, wants_of
+from discovery.tasks import end
 
 PACE_SECONDS = 0.1  # between two states
 PODS_SECONDS = 0.5  # how long a state waits for the pods of a new pool; the first one waits for all
@@ -81,9 +82,7 @@ class CombinedSource:
                 # What takes long to take in is told less often.
                 await asyncio.sleep(max(self._pace_seconds, self._clock() - started))
         finally:
-            following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await following
+            await end(following)
             await self._cluster.stop()
 
     async def _wait(self, following: asyncio.Task[None]) -> None:

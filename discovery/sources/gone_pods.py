@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
 
 from discovery.resources.core import EndpointSlice, Pod
 from discovery.sources.kube_client import KubeClient, KubeError
 from discovery.sources.kube_objects import StoredObject, UnreadableError, peek
+from discovery.tasks import end
 
 _REMEMBERED = 1_000
 
@@ -59,10 +59,7 @@ class GonePods:
     async def stop(self) -> None:
         """Ask no more. What is known is kept."""
         asking, self._asking = self._asking, None
-        if asking is not None:
-            asking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asking
+        await end(asking)
 
     async def _ask(self) -> None:
         """Of pods that vanished without the mark of a deletion, which ones still exist, with other labels?"""

@@ -8,7 +8,6 @@ whenever there may be something new.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from discovery.sources.kube_objects import StoredObject
 from discovery.sources.reflector import Reflector
 from discovery.sources.rights import Rights
 from discovery.sources.watch_plans import Labels, Plan, WatchScope, is_wanted
+from discovery.tasks import end
 
 SILENCE_SECONDS = 120.0  # of a watch whose bookmarks come about once a minute
 
@@ -85,11 +85,7 @@ class KubernetesSource:
         self.rights.close()
         tasks = list(self._tasks.values())
         self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await end(*tasks)
         await self.gone.stop()
 
     def follow(self, plan: Plan) -> None:

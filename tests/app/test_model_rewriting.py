@@ -18,7 +18,7 @@ import pytest
 
 from app.simulator.server import SimulatedModelServer
 from app.simulator.settings import SimulatorSettings
-from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.gateway import RunningGateway, pool_at, running_gateway
 from tests.support.processes import run_command
 from tests.support.raw_client import RawClient, ask
 from tests.support.raw_upstream import Conversation, RawUpstream, Script
@@ -32,28 +32,6 @@ BODY = b'{"stream": true,"model":"food","n":1.50,"model" : "food"}'
 def post(body: bytes = BODY, *headers: str) -> bytes:
     lines = "".join(f"{line}\r\n" for line in (f"Content-Length: {len(body)}", *headers))
     return f"POST /v1/x HTTP/1.1\r\nHost: h\r\n{lines}\r\n".encode() + body
-
-
-def pool(name: str, port: int, *addresses: str) -> str:
-    pods = "".join(
-        f"""
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}-{number}, labels: {{app: {name}}}}}
-status: {{podIP: {address}, phase: Running, conditions: [{{type: Ready, status: "True"}}]}}
----"""
-        for number, address in enumerate(addresses or ("127.0.0.1",))
-    )
-    return f"""
-apiVersion: inference.networking.k8s.io/v1
-kind: InferencePool
-metadata: {{name: {name}}}
-spec:
-  selector: {{matchLabels: {{app: {name}}}}}
-  targetPorts: [{{number: {port}}}]
-  endpointPickerRef: {{name: none, port: {{number: 9002}}, failureMode: FailOpen}}
----{pods}
-"""
 
 
 def route(to: str = "p", filters: str = "") -> str:
@@ -80,7 +58,7 @@ spec: {{modelName: {name}, poolRef: {{name: {at}}}, targetModels: {targets}}}
 
 
 def canary(port: int, *addresses: str, targets: str = "[{name: food-v2}]") -> str:
-    return route() + pool("p", port, *addresses) + inference_model(targets)
+    return route() + pool_at("p", port, *(addresses or ("127.0.0.1",))) + inference_model(targets)
 
 
 async def asked_of(peer: Conversation) -> bytes:
@@ -258,7 +236,8 @@ async def test_a_mirror_asks_for_what_its_own_pool_makes_of_the_name(tmp_path: P
         f"\n    - {{type: RequestMirror, requestMirror: {{backendRef: {POOL % name}}}}}" for name in ("q", "s")
     )
     async with RawUpstream(pod("p")) as p, RawUpstream(pod("q")) as q, RawUpstream(pod("s")) as s:
-        manifests = route(filters=filters) + pool("p", p.port) + pool("q", q.port) + pool("s", s.port)
+        pools = (pool_at(name, upstream.port, upstream.host) for name, upstream in (("p", p), ("q", q), ("s", s)))
+        manifests = route(filters=filters) + "".join(pools)
         manifests += inference_model("[{name: primary-v2}]") + inference_model("[{name: mirror-v3}]", at="q")
         async with running_gateway(manifests, folder=tmp_path) as gateway:
             assert (await ask(gateway.port, post())).status == 200

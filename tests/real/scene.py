@@ -14,7 +14,7 @@ from app.simulator.server import SimulatedModelServer
 from app.simulator.settings import SimulatorSettings
 from tests.real.prometheus import Prometheus, running_prometheus
 from tests.support.clusters import create_routing, pod
-from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.gateway import RunningGateway, pool_at, running_gateway
 from tests.support.kube_api import KubeApi
 from tests.support.otlp import receiving, tracing_to
 from tests.support.raw_upstream import Conversation, RawUpstream
@@ -36,24 +36,6 @@ spec:
     {more}
 ---
 """
-
-
-def _pool(name: str, port: int, *addresses: str) -> str:
-    pods = "".join(
-        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}-{number}, labels: {{app: {name}}}}}\n"
-        f"status: {{podIP: {address}}}\n---\n"
-        for number, address in enumerate(addresses)
-    )
-    return f"""
-apiVersion: inference.networking.k8s.io/v1
-kind: InferencePool
-metadata: {{name: {name}}}
-spec:
-  selector: {{matchLabels: {{app: {name}}}}}
-  targetPorts: [{{number: {port}}}]
-  endpointPickerRef: {{name: unused, port: {{number: 9002}}}}
----
-{pods}"""
 
 
 def _policy(model: str, spec: str) -> str:
@@ -83,15 +65,15 @@ def _manifests(simulator: int, breaking: int) -> str:
     backend = {"kind": "Backend", "group": "gateway.envoyproxy.io"}
     return (
         _rule("good", more=mirror)
-        + _pool("good", simulator, "127.0.0.1", NOBODY)
+        + pool_at("good", simulator, "127.0.0.1", NOBODY)
         + _rule("shadow")
-        + _pool("shadow", simulator, "127.0.0.1")
+        + pool_at("shadow", simulator, "127.0.0.1")
         + _policy("shadow", _limit(is_shadow=True))
         + _rule("limited")
-        + _pool("limited", simulator, "127.0.0.1")
+        + pool_at("limited", simulator, "127.0.0.1")
         + _policy("limited", _limit(is_shadow=False))
         + _rule("narrow")
-        + _pool("narrow", simulator, "127.0.0.1")
+        + pool_at("narrow", simulator, "127.0.0.1")
         + _policy(
             "narrow",
             "circuitBreaker: {maxConnections: 1, maxPendingRequests: 1}\n"
@@ -101,9 +83,9 @@ def _manifests(simulator: int, breaking: int) -> str:
         + "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: Backend\nmetadata: {name: broken}\n"
         + f"spec: {{endpoints: [{{ip: {{address: 127.0.0.1, port: {breaking}}}}}]}}\n---\n"
         + _rule("empty")
-        + _pool("empty", simulator)
+        + pool_at("empty", simulator)
         + _rule("alias")
-        + _pool("alias", simulator, "127.0.0.1")
+        + pool_at("alias", simulator, "127.0.0.1")
         + "apiVersion: inference.networking.x-k8s.io/v1alpha2\nkind: InferenceModel\nmetadata: {name: alias}\n"
         + "spec: {modelName: alias, poolRef: {name: alias}, targetModels: [{name: good}]}\n"
     )

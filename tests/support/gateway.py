@@ -155,3 +155,26 @@ spec:
   endpoints:{listed}
 ---
 """
+
+
+def pool_at(name: str, port: int, *addresses: str) -> str:
+    """An InferencePool and its pods, one for each address; each document ends with the line that parts it."""
+    pods = "".join(
+        f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}-{number}, labels: {{app: {name}}}}}
+status: {{podIP: {address}}}
+---"""
+        for number, address in enumerate(addresses)
+    )
+    return f"""
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {{name: {name}}}
+spec:
+  selector: {{matchLabels: {{app: {name}}}}}
+  targetPorts: [{{number: {port}}}]
+  endpointPickerRef: {{name: unused, port: {{number: 9002}}}}
+---{pods}
+"""

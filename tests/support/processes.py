@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -21,18 +21,23 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-async def run_command(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
-    """Run `pointsman` to its end: exit code, stdout, stderr."""
-    process = await asyncio.create_subprocess_exec(
+async def _start(arguments: Sequence[str], env: dict[str, str] | None, *, stderr: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "app",
         *arguments,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=stderr,
         cwd=PROJECT,
         env={**os.environ, **(env or {})},
+        limit=1 << 20,
     )
+
+
+async def run_command(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+    """Run `pointsman` to its end: exit code, stdout, stderr."""
+    process = await _start(arguments, env, stderr=asyncio.subprocess.PIPE)
     async with asyncio.timeout(30):
         out, err = await process.communicate()
     assert process.returncode is not None
@@ -71,17 +76,7 @@ class RunningCommand:
 @contextlib.asynccontextmanager
 async def running_command(*arguments: str, env: dict[str, str] | None = None) -> AsyncIterator[RunningCommand]:
     """Start `pointsman` with these arguments; it is killed at the end of the block if it still runs."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "app",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        cwd=PROJECT,
-        env={**os.environ, **(env or {})},
-        limit=1 << 20,
-    )
+    process = await _start(arguments, env, stderr=asyncio.subprocess.STDOUT)
     command = RunningCommand(process)
     try:
         yield command

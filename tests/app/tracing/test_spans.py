@@ -8,9 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.app.test_model_rewriting import pool
 from tests.app.test_model_rewriting import route as pool_route
-from tests.support.gateway import route_to, running_gateway
+from tests.support.gateway import pool_at, route_to, running_gateway
 from tests.support.otlp import SeenSpan, receiving, tracing_to
 from tests.support.raw_client import RawClient, ask
 from tests.support.raw_upstream import Conversation, RawUpstream
@@ -355,7 +354,7 @@ async def test_the_decision_has_the_scores_behind_the_pick(tmp_path: Path) -> No
                 await peer.answer(status="404 Not Found")
 
     async with receiving() as collector, RawUpstream(pod) as one, RawUpstream(pod, host="127.0.0.2", port=one.port):
-        manifests = pool_route() + pool("p", one.port, "127.0.0.1", "127.0.0.2")
+        manifests = pool_route() + pool_at("p", one.port, "127.0.0.1", "127.0.0.2")
         async with (
             tracing_to(collector.port) as pipeline,
             running_gateway(manifests, folder=tmp_path, tracing=pipeline.observer) as running,
