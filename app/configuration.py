@@ -15,7 +15,7 @@ from app.metrics import Metrics
 from app.settings import Settings
 from discovery.changes import describe_change_in_slices
 from discovery.load import Compiled, Loaded, Loader
-from discovery.resources.problem import Problem, Severity
+from discovery.resources.problem import Problem, Severity, told_once
 from discovery.scope import Scope
 from discovery.snapshot import SnapshotStore
 from discovery.sources.kubernetes import KubernetesSource
@@ -137,7 +137,8 @@ class Configuration:
         if compiled.problems == self._told_problems:
             return
         self._told_problems = compiled.problems
-        told = frozenset(str(problem).removeprefix("warning: ") for problem in compiled.problems)
-        for line in sorted(told - self._told):
-            logger.warning("%s", line)
+        told = frozenset(map(str, compiled.problems))
+        for problem in told_once(problem for problem in compiled.problems if str(problem) not in self._told):
+            level = logging.INFO if problem.is_expected else logging.WARNING
+            logger.log(level, "%s", str(problem).removeprefix("warning: "))
         self._told = told

@@ -33,7 +33,7 @@ def check(
     Exit code 0 when there is nothing but warnings, else 1.
     """
     from discovery.load import load
-    from discovery.resources.problem import Severity
+    from discovery.resources.problem import Severity, told_once
 
     if not paths and not model:
         raise fail("nothing to check: give manifests (files or folders)", 2)
@@ -50,7 +50,7 @@ def check(
 
         say(orjson.dumps([problem.as_dict() for problem in compiled.problems]).decode())
     else:
-        for problem in compiled.problems:
+        for problem in told_once(compiled.problems):
             say(str(problem))
     if any(problem.severity is not Severity.WARNING for problem in compiled.problems):
         raise click.exceptions.Exit(1)

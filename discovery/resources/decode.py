@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -205,7 +206,7 @@ class _ObjectDecoder:
                 if not note.applies(value):
                     continue
                 if note.effect is Effect.IGNORED:
-                    self._warn(path, note.reason)
+                    self._warn(path, note.reason, is_expected=note.is_expected)
                 else:
                     restrictions.append(f"{format_path(path)}: {note.reason}")
         return restrictions
@@ -266,8 +267,9 @@ class _ObjectDecoder:
     def _refuse(self, path: FieldPath, message: str) -> None:
         self._out.problems.append(self._problem(Severity.REFUSED, path, message))
 
-    def _warn(self, path: FieldPath, message: str) -> None:
-        self._out.problems.append(self._problem(Severity.WARNING, path, message))
+    def _warn(self, path: FieldPath, message: str, *, is_expected: bool = False) -> None:
+        problem = self._problem(Severity.WARNING, path, message)
+        self._out.problems.append(replace(problem, is_expected=True) if is_expected else problem)
 
     def _problem(self, severity: Severity, path: FieldPath, message: str) -> Problem:
         return Problem(

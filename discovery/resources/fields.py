@@ -31,6 +31,7 @@ class FieldNote:
     path: str
     effect: Effect
     reason: str
+    is_expected: bool = False  # nothing to mend: the schema asks for the field
     applies: Callable[[Any], bool] = lambda value: value is not None
 
 
@@ -52,6 +53,11 @@ def _walk(data: object, steps: list[str], path: FieldPath) -> Iterator[tuple[Fie
 
 def _ignored(reason: str, *paths: str, applies: Callable[[Any], bool] | None = None) -> tuple[FieldNote, ...]:
     return _notes(Effect.IGNORED, reason, paths, applies)
+
+
+def _expected(reason: str, path: str) -> tuple[FieldNote, ...]:
+    """What manifests cannot do without, and we have no use for."""
+    return (FieldNote(path=path, effect=Effect.IGNORED, reason=reason, is_expected=True),)
 
 
 def _not_yet(instead: str, *paths: str, applies: Callable[[Any], bool] | None = None) -> tuple[FieldNote, ...]:
@@ -81,7 +87,10 @@ _COOKIE_ATTRIBUTE = re.compile(r"[ -:<-~]*")
 
 _UNCHANGED = "requests are forwarded as they came"
 _EXPERIMENTAL = "experimental in Gateway API, ignored"
-_PICKER = "read, never called: Pointsman picks the endpoint, and failureMode says what when it knows of none"
+_PICKER = (
+    "read and never called, which is fine: Pointsman picks the endpoint itself, and does what failureMode says when it "
+    "knows of none"
+)
 
 NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
     (GATEWAY_API, "GatewayClass"): _ignored("not looked at, ignored", "spec.parametersRef"),
@@ -100,8 +109,8 @@ NOTES: Mapping[tuple[str, str], tuple[FieldNote, ...]] = {
             "spec.rules[].backendRefs[].filters[].requestMirror",
         ),
     ),
-    (INFERENCE, "InferencePool"): _ignored(_PICKER, "spec.endpointPickerRef"),
-    (INFERENCE_ALPHA, "InferencePool"): _ignored(_PICKER, "spec.extensionRef"),
+    (INFERENCE, "InferencePool"): _expected(_PICKER, "spec.endpointPickerRef"),
+    (INFERENCE_ALPHA, "InferencePool"): _expected(_PICKER, "spec.extensionRef"),
     (ENVOY_GATEWAY, "Backend"): (
         *_not_yet("endpoints of all zones are alike", "spec.endpoints[].zone"),
         *_ignored(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import Enum
+
+_MOST_NAMES = 5  # in one line
 
 FieldPath = tuple[str | int, ...]
 
@@ -28,6 +31,7 @@ class Problem:
     namespace: str = ""
     name: str = ""
     field: str = ""
+    is_expected: bool = False  # a warning with nothing to mend, since manifests cannot do without the field
 
     def as_dict(self) -> dict[str, str | int]:
         """Plain JSON values, for `check --json`; empty parts are left out, but never the severity and the message."""
@@ -47,6 +51,27 @@ class Problem:
         what = f"{self.kind}/{self.name}" if self.name else self.kind
         text = ": ".join(part for part in (where, what, self.field, self.message) if part)
         return f"warning: {text}" if self.severity is Severity.WARNING else text
+
+
+def told_once(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems as people are told of them: first what may have to be mended, in order, then what is expected, a
+    line for all objects that have the same."""
+    first: list[Problem] = []
+    expected: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in problems:
+        if problem.is_expected:
+            expected.setdefault((problem.kind, problem.field, problem.message), []).append(problem)
+        else:
+            first.append(problem)
+    return first + [_merged(same) for same in expected.values()]
+
+
+def _merged(same: list[Problem]) -> Problem:
+    names = list(dict.fromkeys(problem.name for problem in same[1:]))
+    if not names:
+        return same[0]
+    shown = ", ".join(names[:_MOST_NAMES]) + (f" and {len(names) - _MOST_NAMES} more" if names[_MOST_NAMES:] else "")
+    return replace(same[0], message=f"{same[0].message} (the same for {shown})")
 
 
 def format_path(path: FieldPath) -> str:
