@@ -27,7 +27,7 @@ from discovery.snapshot import Routing, Rule, Snapshot
 from middleware.errors import RateLimitedError
 from middleware.exchange import Exchange
 
-MAX_CLIENT_BUCKETS = 50_000  # of all limits together: about 20 MB
+MAX_CLIENT_BUCKETS = 50_000  # of all limits together: about 12 MB
 _EXAMINED = 8  # buckets that are looked at to make room for one
 _NEARLY = 1e-9  # what float arithmetic may leave missing of a whole token
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import tracemalloc
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +19,7 @@ from discovery.snapshot import Routing, Rule, Snapshot
 from middleware import faults
 from middleware.errors import RateLimitedError
 from middleware.exchange import Exchange
-from middleware.rate_limits import RateLimiter, decide
+from middleware.rate_limits import MAX_CLIENT_BUCKETS, RateLimiter, decide
 from tests.support.exchanges import make_exchange, make_ref, make_rule
 
 
@@ -320,3 +321,19 @@ def test_faults_are_drawn_each_for_itself(
 ) -> None:
     assert faults.decide(settings, lambda: draws.pop(0)) == expected
     assert draws == []
+
+
+def test_the_most_clients_buckets_that_there_can_be_take_about_12_mb() -> None:
+    limiter, rule = RateLimiter(clock=Clock()), rule_with(limit(2, USER))
+    clients, exchange = 5_000, asked((b"x-user", b"first"))
+    limiter.admit(rule, exchange)
+    tracemalloc.start()
+    try:
+        for number in range(clients):
+            exchange.by_name[b"x-user"] = b"%d" % number
+            limiter.admit(rule, exchange)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert limiter.client_buckets > clients
+    assert taken / clients * MAX_CLIENT_BUCKETS < 14_000_000
