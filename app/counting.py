@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from app.access_log import final_status
 from app.exposition import Family, Histogram, Row
-from app.logs import final_status
 from discovery.snapshot import Routing, Snapshot, SnapshotStore
 from middleware.exchange import Exchange
 from middleware.traffic_mirroring import MirrorRecord

@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from app.access_log import AccessLog
 from app.admin.application import build_admin
 from app.configuration import Configuration
 from app.gauges import Gauges
-from app.logs import AccessLog, LineWriter
+from app.logs import LineWriter
 from app.main import build_chain, make_transport
 from app.metrics import Metrics
 from app.picker_configuration import PickerConfigurationFile

@@ -1,8 +1,7 @@
 """Where do log lines go? To stdout, through a bounded buffer and one writer thread: a full pipe must not stop the
 streams.
 
-One JSON object per line; a readable line instead when stdout is a terminal. The path is logged without its query, and
-no header, body or credential ever is.
+One JSON object per line; a readable line instead when stdout is a terminal.
 """
 
 from __future__ import annotations
@@ -15,12 +14,8 @@ import select
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import orjson
-
-from middleware.exchange import Exchange
-from middleware.upstream.outcome import Attempt
 
 BUFFER_LIMIT_BYTES = 8 * 1024 * 1024
 FLUSH_INTERVAL_SECONDS = 0.05
@@ -97,112 +92,19 @@ class LineWriter:
                 self._held -= len(batch)
 
 
-class AccessLog:
-    """Writes one line per request."""
-
-    def __init__(self, writer: LineWriter, *, is_readable: bool) -> None:
-        self._writer = writer
-        self._format = _readable_line if is_readable else _json_line
-
-    def started(self, exchange: Exchange) -> None:
-        """Nothing: the line is written when all is known."""
-
-    def finished(self, exchange: Exchange) -> None:
-        """Write the request's line."""
-        self._writer.write(self._format(exchange))
-
-
-def final_status(exchange: Exchange) -> int:
-    """The status that a request is logged and counted with: its answer's, or 499 when the client left."""
-    return 499 if exchange.client_left or exchange.status is None else exchange.status
-
-
-def _milliseconds(exchange: Exchange, until: float | None) -> float | None:
-    return None if until is None else int((until - exchange.started_at) * 100_000) / 100
-
-
 @lru_cache(maxsize=2)
 def _second(unix: int) -> str:
     return datetime.datetime.fromtimestamp(unix, tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _timestamp(unix: float) -> str:
-    # RFC 3339 with milliseconds. The part that changes once a second is kept.
+def timestamp(unix: float) -> str:
+    """A moment as RFC 3339 with milliseconds. The part that changes once a second is kept."""
     second = int(unix)
     return f"{_second(second)}.{int((unix - second) * 1000):03d}Z"
 
 
-def access_record(exchange: Exchange) -> dict[str, Any]:
-    """What is logged of a request, by field name."""
-    rule, attempts = exchange.rule, exchange.attempts
-    last = attempts[-1] if attempts else None
-    pick = last.pick if last is not None else None
-    return {
-        "time": _timestamp(exchange.started_unix),
-        "level": "info",
-        "message": "request",
-        "request_id": exchange.request_id,
-        "client": exchange.peer,
-        "method": exchange.method,
-        "host": exchange.host.decode("latin-1"),
-        "path": exchange.raw_path.decode("latin-1"),
-        "model": exchange.model,
-        "upstream_model": last.model if last is not None else None,
-        "route": rule.route if rule is not None else None,
-        "rule": rule.name if rule is not None else None,
-        "backend": pick.backend_ref.name if pick is not None else None,
-        "endpoint": pick.upstream.label if pick is not None else None,
-        "pod": pick.endpoint.pod if pick is not None else None,
-        "attempts": len(attempts),
-        "retried": [_failed(attempt) for attempt in attempts[:-1]] if len(attempts) > 1 else None,
-        "status": final_status(exchange),
-        "reason": exchange.reason,
-        "flag": exchange.flag,
-        "error": exchange.message or None,
-        "bytes_received": exchange.body_size,
-        "bytes_sent": exchange.bytes_sent,
-        "duration_ms": _milliseconds(exchange, exchange.ended_at),
-        "read_ms": _milliseconds(exchange, exchange.read_at),
-        "attempt_ms": _milliseconds(exchange, last.started_at if last is not None else None),
-        "first_byte_ms": _milliseconds(exchange, exchange.first_byte_at),
-        "input_tokens": exchange.input_tokens,
-        "output_tokens": exchange.output_tokens,
-        "cached_tokens": exchange.cache_read_tokens,
-        "trace_id": None if exchange.trace is None else exchange.trace.trace_id,
-    }
-
-
-def _failed(attempt: Attempt) -> str:
-    """An attempt that was followed by another: where, and its status or else how it ended."""
-    why = attempt.outcome.value if attempt.status is None else str(attempt.status)
-    return f"{attempt.pick.upstream.label} {why}"
-
-
-def _json_line(exchange: Exchange) -> bytes:
-    return orjson.dumps(access_record(exchange))
-
-
-def _readable_line(exchange: Exchange) -> bytes:
-    record = access_record(exchange)
-    parts = [
-        record["time"][11:23],
-        f"{record['status']}",
-        record["method"],
-        record["path"],
-        f"model={record['model'] or '-'}",
-    ]
-    if record["backend"]:
-        parts.append(f"-> {record['backend']} {record['pod'] or record['endpoint']}")
-    parts.append(f"{record['duration_ms']:.0f} ms")
-    if record["attempts"] > 1:
-        parts.append(f"{record['attempts']} attempts ({', '.join(record['retried'])})")
-    if record["reason"]:
-        parts.append(f"{record['reason']} {record['flag']}".rstrip())
-    # A path or a model can hold anything; a terminal must not take it for commands.
-    return _printable(" ".join(parts)).encode()
-
-
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text without what a terminal could take for commands."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
@@ -218,9 +120,9 @@ class LineHandler(logging.Handler):
         try:
             text = record.getMessage()
             trace = self._trace(record)
-            moment = _timestamp(record.created)
+            moment = timestamp(record.created)
             if self._is_readable:
-                line = f"{moment[11:23]} {record.levelname.lower()} {_printable(text)}"
+                line = f"{moment[11:23]} {record.levelname.lower()} {printable(text)}"
                 self._writer.write((line + (f"\n{trace}" if trace else "")).encode())
                 return
             fields = {"time": moment, "level": record.levelname.lower(), "message": text, "logger": record.name}

@@ -26,9 +26,10 @@ import httpx
 import uvloop
 from starlette.types import Message
 
+from app.access_log import AccessLog
 from app.counting import RequestCounts
 from app.exposition import exposition
-from app.logs import AccessLog, LineWriter
+from app.logs import LineWriter
 from app.memory import settle_memory
 from app.tracing.settings import read_tracing_settings
 from app.tracing.setup import TracingPipeline

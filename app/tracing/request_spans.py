@@ -15,7 +15,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace import set_span_in_context as put
 from opentelemetry.util.types import AttributeValue
 
-from app.logs import final_status
+from app.access_log import final_status
 from app.tracing.facts import Attributes, attempt_error, call, method_name, method_of, nanoseconds
 from app.tracing.genai import Fact, Value, api_of, genai_attributes, request_facts
 from middleware.errors import Reason
