@@ -41,8 +41,8 @@ def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return is_stream
 
 
-def read_last_words(tail: Sequence[bytes], *, is_stream: bool) -> LastWords:
-    """Read the end of an answer from its last chunks."""
+def read_last_words(tail: Sequence[bytes], headers: Iterable[tuple[bytes, bytes]]) -> LastWords:
+    """Read the end of an answer, which has these headers, from its last chunks."""
     text = b"".join(tail)[-LAST_WORDS_BYTES:]
     start = text.rfind(b'"usage"')
     input_tokens = output_tokens = cache_read_tokens = cache_write_tokens = None
@@ -53,7 +53,7 @@ def read_last_words(tail: Sequence[bytes], *, is_stream: bool) -> LastWords:
             cache_read_tokens = _number(_CACHE_READ_TOKENS, text, start)
             cache_write_tokens = _number(_CACHE_WRITE_TOKENS, text, start)
     # The plain look first: the expression costs 20 µs on a stream without errors.
-    is_error_event = is_stream and b"error" in text and _ERROR_EVENT.search(text) is not None
+    is_error_event = b"error" in text and is_event_stream(headers) and _ERROR_EVENT.search(text) is not None
     return LastWords(input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, is_error_event)
 
 

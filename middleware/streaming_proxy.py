@@ -236,7 +236,7 @@ class StreamingProxyMiddleware:
                 await send({"type": "http.response.body", "body": event, "more_body": True})
             # Returning with the body unfinished makes the server flush, and close without a clean end.
             raise broken from None
-        words = read_last_words(tail, is_stream=is_event_stream(headers))
+        words = read_last_words(tail, headers)
         exchange.input_tokens, exchange.output_tokens = words.input_tokens, words.output_tokens
         exchange.cache_read_tokens, exchange.cache_write_tokens = words.cache_read_tokens, words.cache_write_tokens
         if words.is_error_event and answer.status == 200:

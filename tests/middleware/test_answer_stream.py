@@ -11,6 +11,9 @@ VLLM_DEATH = (
     b' "code": 500}}\n\ndata: [DONE]\n\n'
 )
 
+EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
+PLAIN = [(b"content-type", b"application/json")]
+
 
 @pytest.mark.parametrize(
     ("chunks", "tokens"),
@@ -27,7 +30,7 @@ VLLM_DEATH = (
     ],
 )
 def test_usage_is_read_from_the_end(chunks: list[bytes], tokens: tuple[int | None, int | None]) -> None:
-    words = read_last_words(chunks, is_stream=True)
+    words = read_last_words(chunks, EVENTS)
     assert (words.input_tokens, words.output_tokens) == tokens
 
 
@@ -44,8 +47,8 @@ def test_usage_is_read_from_the_end(chunks: list[bytes], tokens: tuple[int | Non
     ],
 )
 def test_an_error_event_is_seen(chunk: bytes, expected: bool) -> None:
-    assert read_last_words([chunk], is_stream=True).is_error_event is expected
-    assert read_last_words([chunk], is_stream=False).is_error_event is False
+    assert read_last_words([chunk], EVENTS).is_error_event is expected
+    assert read_last_words([chunk], PLAIN).is_error_event is False
 
 
 @pytest.mark.parametrize(
