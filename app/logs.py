@@ -35,13 +35,19 @@ class LineWriter:
         self._limit = limit_bytes
         self._lines: list[bytes] = []
         self._batches: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # guards _held alone, which both threads change
-        self._held = 0
+        # Each is changed by one thread alone, so that no lock is needed: bytes taken and lines refused by the event
+        # loop's, bytes that are done with and lines lost by the writer.
+        self._taken = self._refused = 0
+        self._done = self._lost = 0
         self._is_flush_planned = False
         self._call_later: CallLater | None = None
-        self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were."""
+        return self._refused + self._lost
 
     def use_loop(self, call_later: CallLater) -> None:
         """From here on batches are flushed by the loop's timer; before, every line is written at once."""
@@ -49,11 +55,11 @@ class LineWriter:
 
     def write(self, line: bytes) -> None:
         """Take a line without its line break. Never blocks, never raises."""
-        with self._lock:
-            if self._held + len(line) > self._limit:
-                self.dropped += 1
-                return
-            self._held += len(line) + 1
+        size = len(line)
+        if self._taken - self._done + size > self._limit:
+            self._refused += 1
+            return
+        self._taken += size + 1
         self._lines.append(line)
         if self._call_later is None:
             self.flush()
@@ -85,11 +91,9 @@ class LineWriter:
                 except BlockingIOError:  # a stdout that somebody has made non-blocking
                     select.select([], [self._fd], [])
                 except OSError:  # nobody reads any more
-                    with self._lock:
-                        self.dropped += bytes(view).count(b"\n")
+                    self._lost += bytes(view).count(b"\n")
                     break
-            with self._lock:
-                self._held -= len(batch)
+            self._done += len(batch)
 
 
 @lru_cache(maxsize=2)
