@@ -219,7 +219,7 @@ class MetricsScraper:
             is_used = load.in_flight > 0 or not busy_pools.isdisjoint(target.pools)
             is_asked_often = target.failures < PATIENT_FAILURES and load.knowledge is not Knowledge.NONE
             is_busy = is_asked_often and (is_used or load.waiting + load.running > 0)
-            if is_busy > target.is_busy or is_used > target.is_used:
+            if is_busy > target.is_busy or (is_used > target.is_used and load.knowledge is not Knowledge.NONE):
                 awakened.append(target)
             target.is_used, target.is_busy = is_used, is_busy
             self._busy += is_busy
