@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import add
 
 from middleware.scheduling.filters import Filter, worth_comparing
 from middleware.scheduling.load import Draw, Load, SchedulingRequest
@@ -101,14 +102,9 @@ class Profile:
     def _totals(self, request: SchedulingRequest, loads: Sequence[Load]) -> list[float]:
         totals: list[float] | None = None
         for weighted in self.scorers:
-            scores = weighted.scorer.score(request, loads)
-            if scores is None:
-                continue
-            weight = weighted.weight
-            if totals is None:
-                totals = [weight * score for score in scores]
-            else:
-                totals = [total + weight * score for total, score in zip(totals, scores, strict=True)]
+            scores = weighted.scorer.score(request, loads, weighted.weight)
+            if scores is not None:
+                totals = scores if totals is None else list(map(add, totals, scores))
         return [0.0] * len(loads) if totals is None else totals
 
 
