@@ -1,9 +1,8 @@
 """When does the gateway start, take requests, drain and end? Builds everything once and takes it down in order.
 
 Start: read the configuration, publish it, open the admin port and then the data port. SIGTERM or SIGINT: readiness is
-red
-at once; for the grace time requests are still taken and answered with `connection: close`; then the data port closes,
-running answers finish up to the drain timeout, what is left is cut as broken; the admin port closes last.
+red at once; for the grace time requests are still taken and answered with `connection: close`; then the data port
+closes, running answers finish up to the drain timeout, what is left is cut as broken; the admin port closes last.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from app.metrics import Metrics
 from app.picker_configuration import PickerConfigurationFile
 from app.server import HttpServer
 from app.settings import Settings
-from app.status_writer import StatusWriter, lease_name
+from app.status_writer import StatusTimes, StatusWriter, lease_name
 from discovery.snapshot import SnapshotStore
 from discovery.sources.backoff import Times
 from discovery.sources.kube_access import Access, PodAccess, find_access
@@ -66,9 +65,10 @@ class Gateway:
         observers: Sequence[ExchangeObserver] = (),
         access: Access | None = None,
         cluster_times: Times | None = None,
+        status_times: StatusTimes | None = None,
     ) -> None:
-        """Raises AccessError when a cluster is to be followed and there is no way to one. ``access`` and
-        ``cluster_times`` are given by tests."""
+        """Raises AccessError when a cluster is to be followed and there is no way to one. ``access``,
+        ``cluster_times`` and ``status_times`` are given by tests."""
         self.settings = settings
         self.store = SnapshotStore()
         self.registry = UpstreamRegistry(make_transport=make_transport)
@@ -149,12 +149,12 @@ class Gateway:
             cluster=self.cluster,
             on_deleted_pods=self.registry.end_streams_of,
         )
-        self._statuses = self._make_status_writer()
+        self._statuses = self._make_status_writer(status_times)
         self._opening: asyncio.Task[None] | None = None
         self.ports: list[int] = []
         self.admin_port = settings.admin_port
 
-    def _make_status_writer(self) -> StatusWriter | None:
+    def _make_status_writer(self, times: StatusTimes | None) -> StatusWriter | None:
         if self._client is None or self.cluster is None:
             return None
         settings, access = self.settings, self._client.access
@@ -174,6 +174,7 @@ class Gateway:
             controller_name=settings.controller_name,
             gateway=settings.gateway,
             pod=pod,
+            times=times,
         )
 
     @property

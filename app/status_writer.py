@@ -13,6 +13,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,12 +32,18 @@ from discovery.tasks import end
 
 logger = logging.getLogger(__name__)
 
-SETTLE_SECONDS = 0.3  # a change of many objects is one round
-ROUND_SECONDS = 30.0  # without any news; also how often the addresses of our Service are asked for
-FIRST_PAUSE_SECONDS = 1.0  # after a write of an object, doubling while the same is written again and again
-MOST_PAUSE_SECONDS = 300.0
-CALM_SECONDS = 60.0  # an object that is left alone for so long is written at once again
-FORBIDDEN_SECONDS = 60.0
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusTimes:
+    """How long the writer waits for what, in seconds."""
+
+    settle: float = 0.3  # a change of many objects is one round
+    round: float = 30.0  # without any news; also how often the addresses of our Service are asked for
+    first_pause: float = 1.0  # after a write of an object, doubling while the same is written again and again
+    most_pause: float = 300.0
+    calm: float = 60.0  # an object that is left alone for so long is written at once again
+    conflict: float = 1.0  # for the news of an object that has changed meanwhile
+    forbidden: float = 60.0
 
 
 class StatusWriter:
@@ -52,8 +59,7 @@ class StatusWriter:
         controller_name: str,
         gateway: tuple[str, str] | None = None,
         pod: str | None = None,
-        settle_seconds: float = SETTLE_SECONDS,
-        round_seconds: float = ROUND_SECONDS,
+        times: StatusTimes | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -66,8 +72,7 @@ class StatusWriter:
         self._controller = controller_name
         self._gateway = gateway
         self._pod = pod
-        self._settle_seconds = settle_seconds
-        self._round_seconds = round_seconds
+        self._times = times or StatusTimes()
         self._clock = clock
         self._now = now
         self._routing: Routing | None = None
@@ -103,12 +108,12 @@ class StatusWriter:
             self._wake.set()
 
     async def _run(self) -> None:
-        pause = self._round_seconds
+        pause = self._times.round
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
-            await asyncio.sleep(self._settle_seconds)
+            await asyncio.sleep(self._times.settle)
             self._wake.clear()
             try:
                 pause = await self._round()
@@ -117,13 +122,13 @@ class StatusWriter:
                 pause = max(error.retry_after or 0.0, 5.0)
             except Exception:  # a defect here must not end the writing for good
                 logger.exception("writing conditions failed; trying again")
-                pause = self._round_seconds
+                pause = self._times.round
 
     async def _round(self) -> float:
         """Write what differs. The result is how long to wait at most before the next round."""
         routing = self._routing
         if routing is None:
-            return self._round_seconds
+            return self._times.round
         if self._election.is_leader:
             await self._look_for_addresses()
         moment = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -139,9 +144,9 @@ class StatusWriter:
         if patches and len(self._tasks) == 1:
             self._tasks.append(asyncio.create_task(self._election.run()))
         if not self._election.is_leader:
-            return self._round_seconds
+            return self._times.round
         self._forget_calm(patches)
-        next_round = self._round_seconds
+        next_round = self._times.round
         for patch in patches:
             if not self._election.is_leader:
                 break
@@ -155,10 +160,10 @@ class StatusWriter:
         version = self._cluster.version_of(key.group, key.kind)
         digest = hash((patch.version, msgspec.json.encode(patch.status)))
         if version is None or self._refused.get(key) == digest or self._forbidden.get(kind.name, 0.0) > now:
-            return self._round_seconds
-        written_at, pause, said = self._pauses.get(key, (-CALM_SECONDS, 0.0, 0))
+            return self._times.round
+        written_at, pause, said = self._pauses.get(key, (-self._times.calm, 0.0, 0))
         if patch.wanted != said:  # there is something else to say: nobody has undone anything
-            pause = min(pause, FIRST_PAUSE_SECONDS)
+            pause = min(pause, self._times.first_pause)
         if now < written_at + pause:
             return written_at + pause - now
         path = f"{kind.path(version, key.namespace or None)}/{key.name}/status"
@@ -167,30 +172,30 @@ class StatusWriter:
             await self._client.request("PATCH", path, body=body, content_type=MERGE_PATCH)
         except KubeError as error:
             if error.status == 409:
-                return 1.0  # it has changed meanwhile: the news are on their way
+                return self._times.conflict  # it has changed meanwhile: the news are on their way
             if error.status == 404:
-                return self._round_seconds
+                return self._times.round
             if error.status == 403:
-                self._forbidden[kind.name] = now + FORBIDDEN_SECONDS
+                self._forbidden[kind.name] = now + self._times.forbidden
                 logger.warning("conditions of %s cannot be written: %s", kind.name, error.message)
-                return FORBIDDEN_SECONDS
+                return self._times.forbidden
             if error.status in (400, 413, 415, 422):
                 self._refused[key] = digest
                 logger.warning("conditions of %s %s/%s: %s", key.kind, key.namespace, key.name, error.message)
-                return self._round_seconds
+                return self._times.round
             raise
         self.writes += 1
         self._refused.pop(key, None)
-        pause = max(pause * 2, FIRST_PAUSE_SECONDS) if patch.wanted == said else FIRST_PAUSE_SECONDS
-        self._pauses[key] = (now, min(pause, MOST_PAUSE_SECONDS), patch.wanted)
-        return self._round_seconds
+        pause = max(pause * 2, self._times.first_pause) if patch.wanted == said else self._times.first_pause
+        self._pauses[key] = (now, min(pause, self._times.most_pause), patch.wanted)
+        return self._times.round
 
     def _forget_calm(self, patches: Iterable[StatusPatch]) -> None:
         """Objects that nobody touches any more are written at once when they change."""
         now = self._clock()
         wanted = {patch.key for patch in patches}
         for key, (written_at, pause, _) in list(self._pauses.items()):
-            if now - written_at > max(CALM_SECONDS, 2 * pause):
+            if now - written_at > max(self._times.calm, 2 * pause):
                 del self._pauses[key]
         for key in [key for key in self._refused if key not in wanted]:
             del self._refused[key]
@@ -198,7 +203,7 @@ class StatusWriter:
     async def _look_for_addresses(self) -> None:
         """The addresses of the Service in front of our own pod; unknown where we may not look."""
         now = self._clock()
-        if self._pod is None or (self._addresses_at is not None and now - self._addresses_at < self._round_seconds):
+        if self._pod is None or (self._addresses_at is not None and now - self._addresses_at < self._times.round):
             return
         self._addresses_at = now
         root = f"/api/v1/namespaces/{self._client.access.namespace}"

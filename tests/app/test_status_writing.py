@@ -13,7 +13,7 @@ import pytest
 
 from app.settings import Settings
 from app.status_writer import lease_name, service_addresses
-from tests.support.clusters import CONTROLLER, create_routing, gateway, gateway_class, pod, pool, route
+from tests.support.clusters import CONTROLLER, QUICK_STATUS, create_routing, gateway, gateway_class, pod, pool, route
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.kube_api import KubeApi
 
@@ -67,7 +67,7 @@ async def until_calm(api: KubeApi) -> None:
     count = -1
     while count != len(writes(api)):
         count = len(writes(api))
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(QUICK_STATUS.first_pause + 0.2)
 
 
 async def test_every_kind_gets_what_became_of_it_and_then_nothing_is_written(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ async def test_somebody_who_keeps_undoing_it_makes_no_loop(tmp_path: Path) -> No
         async with written(api, tmp_path):
             before = len(writes(api))
             loop = asyncio.get_running_loop()
-            end = loop.time() + 4
+            end = loop.time() + 4 * QUICK_STATUS.first_pause
             while loop.time() < end:
                 if status_of(api, "httproutes", "models") != {"parents": []}:
                     api.set_status("httproutes", "models", {"parents": []})
@@ -203,7 +203,7 @@ async def test_edits_one_after_the_other_are_not_taken_for_somebody_who_undoes_i
                     (entry,) = status_of(api, "httproutes", "models")["parents"]
                     return all(c["observedGeneration"] == wanted for c in entry["conditions"])
 
-                async with asyncio.timeout(4):
+                async with asyncio.timeout(2):
                     await until(is_observed)
 
 
@@ -231,7 +231,7 @@ async def test_two_gateways_of_one_controller_and_one_each_for_two_of_us(tmp_pat
             await until(lambda: parents("inferencepools", "qwen") == ["gateway", "other"])
             await until_calm(api)
             count = len(writes(api))
-            await asyncio.sleep(3.0)  # beyond the pause between two writes of the same
+            await asyncio.sleep(3 * QUICK_STATUS.first_pause)  # beyond the pause between two writes of the same
             assert len(writes(api)) == count
             assert parents("httproutes", "models") == parents("inferencepools", "qwen") == ["gateway", "other"]
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from app.status_writer import StatusTimes
 from discovery.sources.backoff import Times
 from discovery.sources.kube_access import PodAccess
 from discovery.sources.kube_client import KubeClient
@@ -29,6 +30,7 @@ QUICK = Times(
     backoff_first=0.01,
     backoff_most=0.05,
 )
+QUICK_STATUS = StatusTimes(settle=0.05, first_pause=0.3, conflict=0.1)
 
 
 def pod_access(api: KubeApi, folder: Path, *, token: str = TOKEN, namespace: str = "default") -> PodAccess:

@@ -17,7 +17,7 @@ from app.logs import LineWriter
 from app.settings import Settings
 from app.tracing.spans import Tracing
 from middleware.exchange import Exchange
-from tests.support.clusters import QUICK, pod_access
+from tests.support.clusters import QUICK, QUICK_STATUS, pod_access
 from tests.support.kube_api import KubeApi
 
 
@@ -115,6 +115,7 @@ async def running_gateway(
         observers=[finished],
         access=pod_access(cluster, folder) if cluster is not None else None,
         cluster_times=QUICK,
+        status_times=QUICK_STATUS,
     )
     try:
         await gateway.start()
