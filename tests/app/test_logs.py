@@ -53,7 +53,8 @@ def test_records_of_the_standard_library_are_lines_of_the_same_form(tmp_path: Pa
     descriptor = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
     writer = LineWriter(file_descriptor=descriptor)
     root = logging.getLogger()
-    level = root.level
+    loggers = [root, *map(logging.getLogger, ("asyncio", "uvicorn", "python_multipart"))]
+    levels = [logger.level for logger in loggers]
     handler = configure_logging(writer, is_readable=False)
     try:
         try:
@@ -62,7 +63,8 @@ def test_records_of_the_standard_library_are_lines_of_the_same_form(tmp_path: Pa
             logging.getLogger("app.test").exception("it %s", "failed")
     finally:
         root.removeHandler(handler)
-        root.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         writer.close()
         os.close(descriptor)
     (record,) = [orjson.loads(line) for line in (tmp_path / "log").read_bytes().splitlines()]
