@@ -233,16 +233,20 @@ def test_of_an_answer_without_end_little_is_read(framing: str) -> None:
 
 @contextmanager
 def _answering_collector(parts: list[bytes]) -> Iterator[int]:
-    """Takes one request and writes the parts, as far as somebody reads them."""
+    """Takes one whole request, writes the parts as far as somebody reads them, and hangs up."""
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection, suppress(OSError):
             connection.settimeout(10)
-            connection.recv(65536)
+            with connection.makefile("rb") as request:
+                length = 0
+                while (line := request.readline()) != b"\r\n":
+                    name, _, value = line.partition(b":")
+                    length = int(value) if name.lower() == b"content-length" else length
+                request.read(length)
             for part in parts:
                 connection.sendall(part)
-            connection.recv(65536)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve)
