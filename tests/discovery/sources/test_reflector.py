@@ -207,7 +207,7 @@ async def test_endless_410_is_not_a_storm(tmp_path: Path) -> None:
     "answer",
     [
         pytest.param(answers.too_many_requests(), id="429 text"),
-        pytest.param(answers.storage_initializing(), id="429 status"),
+        pytest.param(answers.status(429, "storage is (re)initializing", "TooManyRequests"), id="429 status"),
         pytest.param(answers.unauthorized(), id="401"),
         pytest.param(Answer(status=503, content_type="text/html", body=b"<html>\n<p>busy\n"), id="503 html"),
         pytest.param(Answer(status=200, content_type="text/html", body=b"<html>\n<p>log in\n"), id="200 html"),
