@@ -20,17 +20,16 @@ from typing import NoReturn
 
 import msgspec
 
-from discovery.slices import Steps, run_in_slices
+from discovery.slices import run_in_slices
 from discovery.sources.backoff import Backoff, Times
+from discovery.sources.held_objects import HeldObjects, ObjectId
 from discovery.sources.kube_client import KubeClient, KubeError, read_error_event
 from discovery.sources.kube_kinds import PLANNED, WatchedKind
 from discovery.sources.kube_lists import current_version, list_all, read_version
-from discovery.sources.kube_objects import Peek, StoredObject, UnreadableError, peek, read_object
+from discovery.sources.kube_objects import StoredObject, UnreadableError
 from discovery.sources.watch_lines import LineBuffer, LineTooLongError
 
 logger = logging.getLogger(__name__)
-
-ObjectId = tuple[str, str]  # namespace, name
 
 
 class _Event(msgspec.Struct):
@@ -70,8 +69,6 @@ class Reflector:
         self.kind = kind
         self.namespace = namespace
         self.selector = selector
-        self.wants = wants
-        self.objects: dict[ObjectId, StoredObject] = {}
         self.is_listed = False  # whether there was ever a whole list, or the word that the kind is not there
         self.is_missing = False  # no such kind in this cluster
         self.is_forbidden = False
@@ -80,13 +77,9 @@ class Reflector:
         self.started_at = clock()
         self.failures = 0
         self.events = 0
-        self.dropped = 0  # events that could not be read
         self.api_version = kind.versions[0]
         self._client = client
         self._on_change = on_change
-        self._on_status = on_status
-        self._on_deleted = on_deleted
-        self._on_left = on_left
         self._on_refused = on_refused
         self._times = times or Times()
         self._clock = clock
@@ -104,7 +97,28 @@ class Reflector:
         self._missing_since: float | None = None
         self._expired_at = -math.inf
         self._told_problem = ""
-        self._told_drop_at = -math.inf
+        self._held = HeldObjects(
+            kind,
+            where=self.where,
+            has_selector=bool(selector),
+            wants=wants,
+            on_change=on_change,
+            on_status=on_status,
+            on_deleted=on_deleted,
+            on_left=on_left,
+            quiet_seconds=self._times.silence,
+            clock=clock,
+        )
+
+    @property
+    def objects(self) -> dict[ObjectId, StoredObject]:
+        """What is known, by namespace and name."""
+        return self._held.by_id
+
+    @property
+    def dropped(self) -> int:
+        """How many events and objects could not be read."""
+        return self._held.dropped
 
     @property
     def where(self) -> str:
@@ -143,7 +157,8 @@ class Reflector:
         """Replace the whole state by what the server holds. Without a resourceVersion the answer is consistent."""
         listed = await list_all(self._client, self._path(), selector=self.selector)
         version = listed.version
-        has_changed = await run_in_slices(self._replace(listed.items, is_older=_is_older(version, self._last_version)))
+        is_older = _is_older(version, self._last_version)
+        has_changed = await run_in_slices(self._held.replace(listed.items, self.api_version, is_older=is_older))
         self._version = self._last_version = version
         self._was_away = False
         self._listed_at = self.synced_at = self._clock()
@@ -155,32 +170,6 @@ class Reflector:
         self._solve_problem()
         if has_changed or not was_listed or was_missing:
             self._on_change()
-
-    def _replace(self, items: list[msgspec.Raw], *, is_older: bool) -> Steps[bool]:
-        """Take over a list: what it lacks is gone. ``is_older``: the server went back in time, nothing is known."""
-        found: dict[ObjectId, StoredObject] = {}
-        has_changed = False
-        for item in items:
-            try:
-                seen = peek(item)
-                key = (seen.namespace, seen.name)
-                known = self.objects.get(key)
-                if known is not None and not is_older and _is_same(known, seen):
-                    found[key] = known
-                    continue
-                stored = self._keep(known, read_object(item, self.kind, self.api_version))
-            except UnreadableError as error:
-                self._drop(error)
-                continue
-            yield
-            if self.wants(stored):
-                found[key] = stored
-                has_changed = has_changed or known is None or _differs(known, stored)
-        for key in self.objects.keys() - found.keys():
-            self._tell_gone(self.objects[key])
-            has_changed = True
-        self.objects = found
-        return has_changed
 
     async def _look_back(self) -> None:
         """A server that was away may be back from a backup: it never tells a watch that its version is to come."""
@@ -250,83 +239,32 @@ class Reflector:
         try:
             event = _decode_event(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            self._drop(UnreadableError("a line that is no event"))
+            self._held.drop(UnreadableError("a line that is no event"))
             return
         self.events += 1
         match event.type:
             case "ADDED" | "MODIFIED":
                 self._objects_told += 1
-                self._put(event.object)
+                self._move_on(self._held.put(event.object, self.api_version))
             case "DELETED":
                 self._objects_told += 1
-                self._remove(event.object)
+                self._move_on(self._held.remove(event.object))
             case "BOOKMARK":
                 self._bookmark(event.object)
             case "ERROR":
                 raise read_error_event(event.object)
             case _:
-                self._drop(UnreadableError(f"an event of the unknown type {event.type[:40]}"))
+                self._held.drop(UnreadableError(f"an event of the unknown type {event.type[:40]}"))
         self.synced_at = self._clock()
-
-    def _put(self, data: msgspec.Raw) -> None:
-        try:
-            seen = peek(data)
-            key = (seen.namespace, seen.name)
-            known = self.objects.get(key)
-            if known is not None and _is_same(known, seen):
-                return
-            stored = self._keep(known, read_object(data, self.kind, self.api_version))
-        except UnreadableError as error:
-            self._drop(error)
-            return
-        self._move_on(seen)
-        if known is not None and known.uid != stored.uid:
-            self._on_deleted(known)  # one of the same name in its place, as StatefulSets make them
-        if not self.wants(stored):
-            if self.objects.pop(key, None) is not None:
-                self._on_change()
-            return
-        self.objects[key] = stored
-        if known is None or _differs(known, stored):
-            self._on_change()
-        elif known.status != stored.status:
-            self._on_status()
-
-    def _remove(self, data: msgspec.Raw) -> None:
-        try:
-            seen = peek(data)
-        except UnreadableError as error:
-            self._drop(error)
-            return
-        self._move_on(seen)
-        known = self.objects.get((seen.namespace, seen.name))
-        if known is None or (seen.uid and known.uid != seen.uid):
-            return
-        del self.objects[seen.namespace, seen.name]
-        self._tell_gone(known, is_marked=seen.deletionTimestamp is not None)
-        self._on_change()
-
-    def _tell_gone(self, known: StoredObject, *, is_marked: bool = False) -> None:
-        """Without the mark of a deletion it may only have left the selector."""
-        is_deleted = is_marked or known.is_terminating or not self.selector
-        (self._on_deleted if is_deleted else self._on_left)(known)
 
     def _bookmark(self, data: msgspec.Raw) -> None:
         version = read_version(data)
+        self._move_on(version)
+        self._has_bookmarks = self._has_bookmarks or bool(version)
+
+    def _move_on(self, version: str) -> None:
         if version:
             self._version = self._last_version = version
-            self._has_bookmarks = True
-
-    def _move_on(self, seen: Peek) -> None:
-        if seen.resourceVersion:
-            self._version = self._last_version = seen.resourceVersion
-
-    @staticmethod
-    def _keep(known: StoredObject | None, stored: StoredObject) -> StoredObject:
-        """The object with the resource that we had, where that is the same: what is made of it stays the same, too."""
-        if known is not None and known.resource is not None and known.resource == stored.resource:
-            return msgspec.structs.replace(stored, resource=known.resource)
-        return stored
 
     # -- failing ------------------------------------------------------------------------------------------------------
 
@@ -383,9 +321,7 @@ class Reflector:
             return self._missing_backoff.next()
         if not self.is_listed and now - self._missing_since < self._times.missing_least:
             return self._times.missing_least  # asked twice: a server that starts may not know all its kinds yet
-        for stored in self.objects.values():
-            self._on_deleted(stored)
-        self.objects.clear()
+        self._held.clear()
         self.is_listed = self.is_missing = True
         self.synced_at = now
         self._solve_problem()
@@ -407,32 +343,11 @@ class Reflector:
             logger.info("%s: up to date again", self.where)
         self.problem = self._told_problem = ""
 
-    def _drop(self, error: UnreadableError) -> None:
-        self.dropped += 1
-        now = self._clock()
-        if now - self._told_drop_at >= self._times.silence:  # whatever sends one of these may send thousands
-            self._told_drop_at = now
-            logger.warning("%s: %s, ignored (%d in all)", self.where, error, self.dropped)
-
     def _path(self) -> str:
         return self.kind.path(self.api_version, self.namespace)
 
     def _make_backoff(self, first: float, most: float) -> Backoff:
         return Backoff(first=first, most=most, clock=self._clock, draw=self._draw)
-
-
-def _is_same(known: StoredObject, seen: Peek) -> bool:
-    return known.uid == seen.uid and known.version == seen.resourceVersion and known.version != ""
-
-
-def _differs(one: StoredObject, other: StoredObject) -> bool:
-    """Whether anything but the status and the resourceVersion differs."""
-    return (
-        one.resource is not other.resource
-        or one.uid != other.uid
-        or one.problems != other.problems
-        or one.left_out != other.left_out
-    )
 
 
 def _is_older(version: str, than: str) -> bool:
