@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from middleware.upstream.breaker import State
 from tests.app.test_policies import policy
 from tests.support.gateway import RunningGateway, route_to, running_gateway
 from tests.support.raw_client import RawClient, ask
-from tests.support.raw_upstream import Conversation, RawUpstream
+from tests.support.raw_upstream import Conversation, RawUpstream, unanswered_port
 
 pytestmark = pytest.mark.anyio
 
@@ -235,25 +234,6 @@ async def test_a_refused_connection_is_a_failure_and_a_failed_probe(tmp_path: Pa
             (upstream,) = gateway.gateway.registry
             assert (breaker_state(gateway), upstream.ejections) == (State.OPEN, ejections)
             assert_nothing_is_left(gateway)
-
-
-@contextmanager
-def unanswered_port() -> Iterator[int]:
-    """A port whose queue of connections is full: the kernel answers no more SYN, as from a node that is gone."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        waiting = []
-        for _ in range(3):
-            client = socket.socket()
-            client.setblocking(False)
-            client.connect_ex(listener.getsockname())
-            waiting.append(client)
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            for client in waiting:
-                client.close()
 
 
 async def test_a_connection_that_nobody_answers_is_a_failure_after_the_connect_timeout(tmp_path: Path) -> None:

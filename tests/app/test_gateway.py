@@ -19,7 +19,7 @@ from discovery.rule_policy import PassiveHealth
 from middleware.upstream.breaker import Health
 from tests.support.gateway import RunningGateway, route_to, running_gateway
 from tests.support.raw_client import RawClient, ask
-from tests.support.raw_upstream import Conversation, RawUpstream
+from tests.support.raw_upstream import Conversation, RawUpstream, unanswered_port
 
 pytestmark = pytest.mark.anyio
 
@@ -777,22 +777,12 @@ async def test_retries_stay_within_their_budget(tmp_path: Path) -> None:
 
 
 async def test_connecting_is_a_part_of_the_requests_time(tmp_path: Path) -> None:
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        fillers = [socket.socket() for _ in range(4)]
-        try:
-            for filler in fillers:
-                filler.setblocking(False)
-                filler.connect_ex(full.getsockname())
-            manifests = route_to(("127.0.0.1", full.getsockname()[1]), rule="timeouts: {request: 300ms}")
-            async with running_gateway(manifests, folder=tmp_path) as gateway:
-                async with asyncio.timeout(1.5):
-                    answer = await ask(gateway.port, post())
-                assert (answer.status, code(answer.body)) == (504, "upstream_timeout")
-        finally:
-            for filler in fillers:
-                filler.close()
+    with unanswered_port() as port:
+        manifests = route_to(("127.0.0.1", port), rule="timeouts: {request: 300ms}")
+        async with running_gateway(manifests, folder=tmp_path) as gateway:
+            async with asyncio.timeout(1.5):
+                answer = await ask(gateway.port, post())
+            assert (answer.status, code(answer.body)) == (504, "upstream_timeout")
 
 
 @pytest.mark.parametrize(

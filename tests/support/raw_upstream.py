@@ -7,7 +7,8 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -123,3 +124,22 @@ class RawUpstream:
             self.ended += 1
             async with self._changed:
                 self._changed.notify_all()
+
+
+@contextmanager
+def unanswered_port() -> Iterator[int]:
+    """A port whose queue of connections is full: the kernel answers no more SYN, as from a node that is gone."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        waiting = []
+        for _ in range(3):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+            waiting.append(client)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            for client in waiting:
+                client.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import socket
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +20,7 @@ from middleware.upstream.registry import UpstreamRegistry
 from middleware.upstream.scraper import MetricsScraper
 from tests.support.exchanges import make_endpoint, make_ref, make_rule
 from tests.support.pods import Pod, vllm_metrics
-from tests.support.raw_upstream import Conversation, RawUpstream
+from tests.support.raw_upstream import Conversation, RawUpstream, unanswered_port
 
 pytestmark = pytest.mark.anyio
 
@@ -290,16 +289,13 @@ async def test_closing_ends_every_reading() -> None:
 
 
 async def test_closing_ends_what_is_being_connected_to() -> None:
-    with socket.socket() as full:  # takes no connection: its queue is full
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        with socket.create_connection(full.getsockname()):
-            pod = Pod(port=full.getsockname()[1])
-            async with scraping_of(pod) as one:
-                load = one.load(pod)
-                await one.until(lambda: any("_connect" in repr(task) for task in asyncio.all_tasks()))
-            assert not [task for task in asyncio.all_tasks() if "_connect" in repr(task)]
-            assert load.knowledge is Knowledge.UNREAD
+    with unanswered_port() as port:
+        pod = Pod(port=port)
+        async with scraping_of(pod) as one:
+            load = one.load(pod)
+            await one.until(lambda: any("_connect" in repr(task) for task in asyncio.all_tasks()))
+        assert not [task for task in asyncio.all_tasks() if "_connect" in repr(task)]
+        assert load.knowledge is Knowledge.UNREAD
 
 
 async def test_a_name_of_the_dns_is_not_asked_and_known_by_what_is_sent_there() -> None:

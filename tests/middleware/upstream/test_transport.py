@@ -15,7 +15,7 @@ from middleware.upstream.connection import (
     ConnectionBrokenError,
 )
 from middleware.upstream.transport import Timeouts, UpstreamStream, UpstreamTransport
-from tests.support.raw_upstream import Conversation, RawUpstream
+from tests.support.raw_upstream import Conversation, RawUpstream, unanswered_port
 
 pytestmark = pytest.mark.anyio
 
@@ -295,21 +295,10 @@ async def test_nobody_listening_is_a_connect_error() -> None:
 
 
 async def test_a_peer_that_does_not_accept_is_a_connect_timeout() -> None:
-    # A listener whose backlog is full drops further SYNs.
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        fillers = [socket.socket() for _ in range(4)]
-        try:
-            for filler in fillers:
-                filler.setblocking(False)
-                filler.connect_ex(full.getsockname())
-            transport = UpstreamTransport(address="127.0.0.1", port=full.getsockname()[1])
-            with pytest.raises(httpx.ConnectTimeout):
-                await exchange(transport, make_request(timeouts=Timeouts(connect=0.1)))
-        finally:
-            for filler in fillers:
-                filler.close()
+    with unanswered_port() as port:
+        transport = UpstreamTransport(address="127.0.0.1", port=port)
+        with pytest.raises(httpx.ConnectTimeout):
+            await exchange(transport, make_request(timeouts=Timeouts(connect=0.1)))
 
 
 async def test_a_name_is_resolved_at_connect_and_one_that_does_not_resolve_is_a_connect_error() -> None:
@@ -405,26 +394,16 @@ async def test_cancelling_closes_the_upstream_connection_within_100_ms(sent: byt
 
 
 async def test_cancelling_while_connecting_leaves_nothing_behind() -> None:
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        fillers = [socket.socket() for _ in range(4)]
-        try:
-            for filler in fillers:
-                filler.setblocking(False)
-                filler.connect_ex(full.getsockname())
-            transport = UpstreamTransport(address="127.0.0.1", port=full.getsockname()[1])
-            tasks = len(asyncio.all_tasks())
-            task = asyncio.create_task(exchange(transport, make_request(timeouts=Timeouts(connect=30))))
-            await asyncio.sleep(0.05)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert len(asyncio.all_tasks()) == tasks
-            assert transport.idle_connections == 0
-        finally:
-            for filler in fillers:
-                filler.close()
+    with unanswered_port() as port:
+        transport = UpstreamTransport(address="127.0.0.1", port=port)
+        tasks = len(asyncio.all_tasks())
+        task = asyncio.create_task(exchange(transport, make_request(timeouts=Timeouts(connect=30))))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(asyncio.all_tasks()) == tasks
+        assert transport.idle_connections == 0
 
 
 async def test_a_reader_that_is_slow_holds_the_upstream_back() -> None:
