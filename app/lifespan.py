@@ -8,11 +8,9 @@ closes, running answers finish up to the drain timeout, what is left is cut as b
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import secrets
-import signal
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -241,43 +239,8 @@ class Gateway:
     def _waiting_for(self) -> Sequence[str]:
         return self.cluster.waiting_for() if self.cluster is not None else ()
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain; a second signal cuts what is left. SIGHUP re-reads the manifests.
-        ``start`` comes first."""
-        loop = asyncio.get_running_loop()
-        signals: asyncio.Queue[None] = asyncio.Queue()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, signals.put_nowait, None)
-        loop.add_signal_handler(signal.SIGHUP, self._reread)
-        try:
-            await self._until_signal(signals)
-            draining = asyncio.create_task(self.drain())
-            second = asyncio.create_task(signals.get())
-            await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
-            if not draining.done():
-                logger.warning("a second signal: cutting %d requests", self.requests_running)
-                draining.cancel()
-            second.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await draining
-            await self.close()
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                loop.remove_signal_handler(number)
-
-    async def _until_signal(self, signals: asyncio.Queue[None]) -> None:
-        """Raises OSError when the data port cannot be opened after all."""
-        signalled = asyncio.create_task(signals.get())
-        try:
-            if self._opening is not None:
-                await asyncio.wait({signalled, self._opening}, return_when=asyncio.FIRST_COMPLETED)
-                if self._opening.done():
-                    await self._opening
-            await signalled
-        finally:
-            signalled.cancel()
-
-    def _reread(self) -> None:
+    def reread(self) -> None:
+        """Read every file again, changed or not."""
         self.configuration.reread()
         self.picker.reread()
 

@@ -153,6 +153,7 @@ async def serve_until_stopped(settings: Settings) -> None:
     from app.lifespan import Gateway
     from app.logs import LineWriter, configure_logging
     from app.memory import settle_memory
+    from app.signals import run_until_signal
     from app.tracing.settings import TracingConfigurationError, read_tracing_settings
     from discovery.sources.kube_access import AccessError
 
@@ -189,7 +190,7 @@ async def serve_until_stopped(settings: Settings) -> None:
             raise fail(f"cannot listen: {error.strerror or error}") from None
         settle_memory()
         try:
-            await gateway.run()
+            await run_until_signal(gateway)
         except OSError as error:
             await gateway.close()
             raise fail(f"cannot listen: {error.strerror or error}") from None

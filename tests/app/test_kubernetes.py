@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.support.certificates import Authority
 from tests.support.clusters import create_routing, gateway, gateway_class, pod, pool, route
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.kube_api import KubeApi
+from tests.support.processes import run_command
 from tests.support.raw_upstream import Conversation, RawUpstream
 
 pytestmark = pytest.mark.anyio
@@ -413,3 +415,14 @@ async def test_a_stream_of_a_deleted_pod_ends_as_broken_after_five_silent_second
                         rest += chunk
                 assert 4.9 <= loop.time() - started < 8
                 assert b"upstream_reset" in rest
+
+
+async def test_a_data_port_that_is_taken_is_a_line_though_it_is_opened_late(tmp_path: Path) -> None:
+    async with KubeApi() as api:
+        create_routing(api)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            arguments = ("serve", "--kubernetes", "--host", "127.0.0.1", "--port", str(taken.getsockname()[1]))
+            env = {"KUBECONFIG": str(api.kubeconfig(tmp_path))}
+            code, _, err = await run_command(*arguments, "--admin-port", "0", env=env)
+    assert code == 1
+    assert err.splitlines()[-1].startswith("pointsman: cannot listen: ")
