@@ -21,7 +21,7 @@ import uvloop
 
 from app.main import make_transport
 from bench.gateway import PROJECT
-from bench.metrics_pods import ADDRESSES, PODS, page
+from bench.metrics_pods import PODS, addresses, page
 from bench.processes import Server, cores, free_port, pinned
 from discovery.backend import Backend, Endpoint, PoolSettings
 from discovery.model_servers.engines import read_metrics
@@ -103,7 +103,7 @@ async def scraping_share(port: int) -> tuple[float, float]:
     """The share of a core that reading all pods takes, and the seconds between two readings of one pod."""
     endpoints = tuple(
         Endpoint(id=address, address=address, port=port, url=httpx.URL(f"http://{address}:{port}/"))
-        for address in ADDRESSES
+        for address in addresses(PODS)
     )
     backend = Backend(id="InferencePool/default/p", kind="InferencePool", namespace="default", name="p", pool=POOL)
     rule = Rule(
@@ -150,7 +150,7 @@ def main() -> None:
         port = free_port()
         pods = Server(
             name="pods",
-            command=[sys.executable, "-m", "bench.metrics_pods", str(port)],
+            command=[sys.executable, "-m", "bench.metrics_pods", str(port), "--busy"],
             core=other,
             output=Path(name) / "pods.log",
             directory=PROJECT,

@@ -23,59 +23,65 @@ _ESCAPE = re.compile(r"\\(.)")
 _ESCAPES = {"n": "\n"}
 _NEAR_BYTES = 500  # what stands before may have grown or shrunk by so much; beyond it the whole page is searched
 _REMEMBERED_PAGES = 32
+_BELIEVED_PAGES = 8
 
 
 class Places:
     """Where the metrics of one server stood in its last page.
 
-    That is a hint where to look: what stands there is compared. Only that a metric was absent is believed, while the
-    page has about the same length, since one line more would be longer than its name. Lest a coincidence or a lie
-    lasts, everything is looked for anew on each 32nd page.
+    That is a hint where to look: what stands there is compared. Only that a metric was absent is believed, for 8 pages
+    and while their length stays the same within a hundredth: a server that begins to tell more tells much more. Lest a
+    coincidence or a lie lasts, everything is looked for anew on each 32nd page.
     """
 
-    __slots__ = ("_pages", "starts")
+    __slots__ = ("absent", "page", "starts")
 
     def __init__(self) -> None:
-        # By the metric's name: where its first line starts; below 0 it was absent, of a page of so many bytes.
-        self.starts: dict[bytes, int] = {}
-        self._pages = 0
+        self.page = 0  # the number of the one that is read
+        self.starts: dict[bytes, int] = {}  # by the metric's name: where its first line starts
+        self.absent: dict[bytes, tuple[int, int]] = {}  # by the name: from which page on, and how long that one was
 
     def turn(self) -> None:
         """A page is read next."""
-        self._pages += 1
-        if self._pages == _REMEMBERED_PAGES:
-            self._pages = 0
+        self.page += 1
+        if not self.page % _REMEMBERED_PAGES:
             self.starts.clear()
+
+    def is_believed_absent(self, name: bytes, length: int) -> bool:
+        """Whether a page of this length need not be searched for it."""
+        known = self.absent.get(name)
+        return known is not None and self.page - known[0] < _BELIEVED_PAGES and abs(length - known[1]) * 100 < length
 
 
 class Page:
     """One answer of a server."""
 
-    __slots__ = ("_starts", "text")
+    __slots__ = ("_places", "text")
 
     def __init__(self, text: bytes, places: Places | None = None) -> None:
         """``places`` are those of the server that said it; they are kept up to date."""
         self.text = text
-        if places is None:
-            self._starts: dict[bytes, int] = {}
-        else:
-            places.turn()
-            self._starts = places.starts
+        self._places = Places() if places is None else places
+        self._places.turn()
 
     def start_of(self, name: bytes) -> int:
         """Where the first line of the metric ``name`` starts; -1 when it is absent."""
-        text, known = self.text, self._starts.get(name)
+        text, places = self.text, self._places
+        known = places.starts.get(name)
         if known is not None:
-            if known >= 0:
-                start = known - _NEAR_BYTES if known > _NEAR_BYTES else 0
-                found = _find(text, name, start, known + _NEAR_BYTES)
-                if found >= 0:
-                    self._starts[name] = found
-                    return found
-            elif abs(len(text) + known) <= len(name):
-                return -1
+            start = known - _NEAR_BYTES if known > _NEAR_BYTES else 0
+            found = _find(text, name, start, known + _NEAR_BYTES)
+            if found >= 0:
+                places.starts[name] = found
+                return found
+        elif places.is_believed_absent(name, len(text)):
+            return -1
         found = _find(text, name, 0, len(text))
-        self._starts[name] = found if found >= 0 else -max(1, len(text))
+        if found >= 0:
+            places.starts[name] = found
+        else:
+            places.starts.pop(name, None)
+            places.absent[name] = (places.page, len(text))
         return found
 
     def samples(self, name: bytes) -> list[tuple[bytes, bytes]]:

@@ -149,8 +149,7 @@ def test_what_is_remembered_changes_no_gauge_that_is_there(pages: list[list[byte
             if fresh.gauge(name):
                 found = remembering.gauge(name)
                 assert found in (fresh.gauge(name), [])
-                absent = places.starts.get(name, 0) < 0
-                assert bool(found) is not absent
+                assert bool(found) is (name in places.starts)
 
 
 def test_a_configuration_is_read_once_whoever_says_it() -> None:
