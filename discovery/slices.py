@@ -15,7 +15,9 @@ from typing import TypeVar
 T = TypeVar("T")
 Steps = Generator[None, None, T]  # yields between steps and returns the result
 
-SLICE_SECONDS = 0.005  # what runs without a break; a single step may take longer
+# What runs without a break; a single step may take longer. A request comes to its turn five times or so before it is
+# answered, and there can be a slice before each.
+SLICE_SECONDS = 0.001
 
 
 @contextmanager

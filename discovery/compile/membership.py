@@ -28,6 +28,8 @@ from discovery.slices import Steps, run_at_once
 # Data-parallel ranks that serve: the ports of a pod that take requests, of those that its pool names.
 ACTIVE_PORTS_ANNOTATIONS = ("llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports")
 
+_AT_ONCE = 64  # pods or endpoints of one step
+
 DEFAULT_HTTP_PORT = 80
 DEFAULT_HTTPS_PORT = 443
 
@@ -40,7 +42,8 @@ def compile_membership(resources: Resources, *, previous: Membership | None = No
 def membership_steps(resources: Resources, *, previous: Membership | None = None) -> Steps[Membership]:
     """``compile_membership`` in steps."""
     before = previous or {}
-    compiler = _Compiler(resources, before)
+    compiler = _Compiler(resources)
+    yield from compiler.prepare(before)
     membership: dict[str, tuple[Endpoint, ...]] = {}
     for key, endpoints in compiler.compile():
         membership[key] = before[key] if before.get(key) == endpoints else endpoints
@@ -52,17 +55,30 @@ def membership_steps(resources: Resources, *, previous: Membership | None = None
 
 
 class _Compiler:
-    def __init__(self, resources: Resources, previous: Membership) -> None:
+    def __init__(self, resources: Resources) -> None:
         self._index = Index(resources)
         self._resources = resources
         selectors = [(pool.namespace, pool.spec.match_labels) for pool in resources.inference_pools]
         selectors += [(service.namespace, service.spec.selector or {}) for service in resources.services]
-        self._pods = PodIndex(resources.pods, selectors)
+        self._pods = PodIndex((), selectors)
         self._slices: dict[tuple[str, str | None], list[EndpointSlice]] = defaultdict(list)
         for piece in resources.endpoint_slices:
             self._slices[piece.namespace, piece.service].append(piece)
-        self._known = {e.id: e for endpoints in previous.values() for e in endpoints}
-        self._urls = {(e.url.scheme, e.address, e.port): e.url for endpoints in previous.values() for e in endpoints}
+        self._known: dict[str, Endpoint] = {}
+        self._urls: dict[tuple[str, str, int], httpx.URL] = {}
+
+    def prepare(self, previous: Membership) -> Steps[None]:
+        """Take in the pods, and the endpoints that there were."""
+        for endpoints in previous.values():
+            for start in range(0, len(endpoints), _AT_ONCE):
+                for endpoint in endpoints[start : start + _AT_ONCE]:
+                    self._known[endpoint.id] = endpoint
+                    self._urls[endpoint.url.scheme, endpoint.address, endpoint.port] = endpoint.url
+                yield
+        for number, pod in enumerate(self._resources.pods):
+            self._pods.add(pod)
+            if not number % _AT_ONCE:
+                yield
 
     def compile(self) -> Iterator[tuple[str, tuple[Endpoint, ...]]]:
         for backend in self._resources.backends:

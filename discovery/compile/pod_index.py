@@ -14,19 +14,24 @@ class PodIndex:
 
     def __init__(self, pods: Iterable[Pod], selectors: Iterable[tuple[str, Mapping[str, str]]]) -> None:
         """``selectors`` are those that will be asked for, with their namespaces."""
-        keys: dict[str, set[str]] = defaultdict(set)
+        keys: defaultdict[str, set[str]] = defaultdict(set)
         for namespace, selector in selectors:
             if selector:
                 keys[namespace].add(min(selector))
+        self._keys = keys
         self._all: dict[str, list[Pod]] = defaultdict(list)
         self._by_label: dict[tuple[str, str, str], list[Pod]] = defaultdict(list)
         for pod in pods:
-            namespace, labels = pod.metadata.namespace, pod.metadata.labels
-            self._all[namespace].append(pod)
-            for key in keys[namespace]:
-                value = labels.get(key)
-                if value is not None:
-                    self._by_label[namespace, key, value].append(pod)
+            self.add(pod)
+
+    def add(self, pod: Pod) -> None:
+        """One more."""
+        namespace, labels = pod.metadata.namespace, pod.metadata.labels
+        self._all[namespace].append(pod)
+        for key in self._keys[namespace]:
+            value = labels.get(key)
+            if value is not None:
+                self._by_label[namespace, key, value].append(pod)
 
     def find(self, namespace: str, selector: Mapping[str, str]) -> list[Pod]:
         """The pods that a selector takes, in their order; an empty one takes all."""
