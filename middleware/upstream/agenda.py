@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 PAUSE_SECONDS = 0.01  # between two rounds; what is due sooner than half of it belongs to the one before
-MAX_AT_ONCE = 16  # things done in one round: 1,600 a second
+MAX_AT_ONCE = 16  # things done in one round
 
 T = TypeVar("T")
 
@@ -31,12 +31,14 @@ class Timers(Protocol):
 
 
 class Agenda(Generic[T]):
-    """Calls ``act`` with each thing once its time has come, up to 5 ms before. A thing is on it once or not at all.
+    """Calls ``act`` with each thing once its time has come, up to half of ``pause_seconds`` before. A thing is on it
+    once or not at all.
 
     Single-threaded: used from one event loop. ``act`` must not raise.
     """
 
     def __init__(self, act: Callable[[T], None], *, timers: Callable[[], Timers] = asyncio.get_running_loop) -> None:
+        self.pause_seconds = PAUSE_SECONDS
         self._act = act
         self._timers = timers
         self._entries: dict[T, tuple[float, int, T]] = {}  # when it is due by the loop's clock, and a number
@@ -54,7 +56,7 @@ class Agenda(Generic[T]):
         if len(self._order) > 2 * len(self._entries) + 16:
             self._order[:] = self._entries.values()
             heapq.heapify(self._order)
-        if self._timer is None or due < self._rings_at - PAUSE_SECONDS:
+        if self._timer is None or due < self._rings_at - self.pause_seconds:
             self._ring_at(due, timers)
 
     def hasten(self, thing: T, delay_seconds: float) -> None:
@@ -84,7 +86,7 @@ class Agenda(Generic[T]):
     def _ring(self) -> None:
         timers = self._timers()
         now = timers.time()
-        limit = now + PAUSE_SECONDS / 2
+        limit = now + self.pause_seconds / 2
         order, done = self._order, 0
         while order and order[0][0] <= limit and done < MAX_AT_ONCE:
             entry = heapq.heappop(order)
@@ -95,4 +97,4 @@ class Agenda(Generic[T]):
                 self._act(thing)
         self._timer = None
         if self._order:
-            self._ring_at(max(self._order[0][0], now + PAUSE_SECONDS), timers)
+            self._ring_at(max(self._order[0][0], now + self.pause_seconds), timers)

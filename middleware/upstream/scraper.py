@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import httpx
@@ -22,13 +23,13 @@ import httpx
 from discovery.backend import Endpoint
 from discovery.model_servers.exposition import Places
 from discovery.model_servers.server_load import UnusableMetricsError
-from discovery.snapshot import Snapshot
+from discovery.snapshot import Routing, Snapshot
 from middleware.scheduling.load import SILENCE_SECONDS, Knowledge
-from middleware.upstream.agenda import Agenda
+from middleware.upstream.agenda import PAUSE_SECONDS, Agenda
 from middleware.upstream.connection import UpstreamConnection
 from middleware.upstream.metrics_answer import MAX_METRICS_BYTES, UnreadableError, read_answer
 from middleware.upstream.registry import Upstream, UpstreamRegistry
-from middleware.upstream.transport import Answer, UpstreamTransport
+from middleware.upstream.transport import IDLE_EXPIRY_SECONDS, Answer, UpstreamTransport
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +37,13 @@ TICK_SECONDS = 0.05
 IDLE_TICK_SECONDS = (
     0.5  # while nothing has traffic: looking at 1,000 endpoints twenty times a second takes 2 % of a core
 )
+IDLE_PAUSE_SECONDS = 0.2  # while nothing has traffic several are asked together: waking up costs more than asking
 BUSY_INTERVAL_SECONDS = 0.05
 IDLE_INTERVAL_SECONDS = 1.0
 BARE_INTERVAL_SECONDS = 10.0  # of an endpoint that answers and has no metrics: it will hardly get any
 MAX_READINGS_PER_SECOND = 500  # of all endpoints together
-MAX_IDLE_READINGS_PER_SECOND = 50  # while they are idle; each needs a connection of its own then
+MAX_IDLE_READINGS_PER_SECOND = 50  # while they are idle
+MAX_IDLE_CONNECTIONS_PER_SECOND = 25  # the same of more than 200: no server keeps a connection until the next reading
 BUSY_SECONDS = 2.0  # after its last request a pool still counts as busy
 TIMEOUT_SECONDS = 1.0  # of one reading, connecting included
 STALE_SECONDS = 2.0
@@ -79,13 +82,13 @@ class _Target:
         self.head = b" HTTP/1.1\r\nhost: %b\r\naccept: text/plain\r\naccept-encoding: identity\r\n\r\n" % (
             endpoint.url.netloc
         )
-        self.pools: tuple[str, ...] = ()  # ids of the pools that it is in
+        self.pools: frozenset[str] = frozenset()  # ids of those that it is in
         self.is_used = False  # one of them has traffic
         self.is_busy = False  # it is asked often
         self.failures = 0  # one after the other
         self.idle_at = now  # when it last had nothing of ours to do; the loop's time
         # Of the last reading, or the one that is under way.
-        self.started_at = float("-inf")
+        self.started_at = -math.inf
         self.interval = 0.0  # from it to the next
         self.jitter = 1.0
         self.mark = 0
@@ -116,11 +119,15 @@ class MetricsScraper:
         self._clock = clock
         self._targets: dict[str, _Target] = {}  # by the endpoint's id
         self._agenda = Agenda(self._start)
+        self._routing: Routing | None = None
+        self._pools: frozenset[str] = frozenset()  # that rules use
+        self._members: dict[str, tuple[Endpoint, ...]] = {}  # of these pools
         self._used_at: dict[str, float] = {}  # pool -> when a request was last sent there
         self._ending: set[asyncio.Task[None]] = set()  # connecting to endpoints that are gone
         self._timer: asyncio.Handle | None = None
         self._is_resting = False  # nothing has traffic
         self._busy = 0  # how many endpoints were busy at the last look
+        self._settled_at = -math.inf  # when each endpoint has been asked once
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -132,38 +139,62 @@ class MetricsScraper:
         if self._is_closed:
             return
         loop = asyncio.get_running_loop()
-        found: dict[str, list[str]] = {}
+        if snapshot.routing is not self._routing:
+            self._routing, self._pools = snapshot.routing, _pools_used(snapshot.routing)
+        before = self._members
+        # Most snapshots differ in some pods: pools whose endpoints are the same tuple are not looked at.
+        self._members = {pool_id: snapshot.membership.get(pool_id, ()) for pool_id in self._pools}
         new: list[_Target] = []
-        for pool_id, endpoint in _endpoints_of_pools(snapshot):
-            upstream = self._registry.upstream(endpoint)
-            if not _is_ip_address(endpoint.address):
-                # What a name in the DNS stands for may be several servers, and what one of them says is not true of
-                # the next: it is not asked, and known by what is sent there.
-                load = upstream.load
-                load.read_nothing(mark=load.mark(), at=self._clock(), interval_seconds=0.0)
-                continue
-            found.setdefault(endpoint.id, []).append(pool_id)
-            self._used_at.setdefault(pool_id, float("-inf"))
-            target = self._targets.get(endpoint.id)
-            if target is None or target.upstream is not upstream:
-                if target is not None:
-                    self._drop(target)
-                target = _Target(endpoint, upstream, self._make_transport(endpoint), loop.time())
-                self._targets[endpoint.id] = target
-                new.append(target)
-            elif endpoint.engine is not None:
-                target.engine = endpoint.engine
-        for endpoint_id in [known for known in self._targets if known not in found]:
-            self._drop(self._targets.pop(endpoint_id))
-        for endpoint_id, target in self._targets.items():
-            target.pools = tuple(found[endpoint_id])
-        for target in new:  # a thousand at once would hold up the streams
-            self._agenda.put(target, self._draw() * len(new) / MAX_READINGS_PER_SECOND)
-        used = {pool_id for pools in found.values() for pool_id in pools}
-        for pool_id in [known for known in self._used_at if known not in used]:
-            del self._used_at[pool_id]
+        for pool_id, endpoints in self._members.items():
+            if before.get(pool_id) is not endpoints:
+                self._used_at.setdefault(pool_id, -math.inf)
+                for endpoint in endpoints:
+                    self._join(endpoint, pool_id, new)
+        for pool_id, endpoints in before.items():
+            after = self._members.get(pool_id)
+            if after is not endpoints:
+                named = {endpoint.id for endpoint in after or ()}
+                for endpoint in endpoints:
+                    if endpoint.id not in named:
+                        self._leave(endpoint.id, pool_id)
+                if after is None:
+                    del self._used_at[pool_id]
+        if new:  # a thousand at once would hold up the streams
+            within = len(new) / MAX_READINGS_PER_SECOND
+            for target in new:
+                self._agenda.put(target, self._draw() * within)
+            self._settled_at = self._clock() + within
+            self._agenda.pause_seconds = PAUSE_SECONDS
         if self._targets and self._timer is None:
             self._timer = loop.call_later(TICK_SECONDS, self._look)
+
+    def _join(self, endpoint: Endpoint, pool_id: str, new: list[_Target]) -> None:
+        upstream = self._registry.upstream(endpoint)
+        target = self._targets.get(endpoint.id)
+        if target is None and not _is_ip_address(endpoint.address):
+            # What a name in the DNS stands for may be several servers, and what one of them says is not true of the
+            # next: it is not asked, and known by what is sent there.
+            load = upstream.load
+            load.read_nothing(mark=load.mark(), at=self._clock(), interval_seconds=0.0)
+            return
+        if target is None or target.upstream is not upstream:
+            now = asyncio.get_running_loop().time()
+            made = _Target(endpoint, upstream, self._make_transport(endpoint), now)
+            if target is not None:
+                made.pools = target.pools
+                self._drop(target)
+            target = self._targets[endpoint.id] = made
+            new.append(target)
+        elif endpoint.engine is not None:
+            target.engine = endpoint.engine
+        target.pools |= {pool_id}
+
+    def _leave(self, endpoint_id: str, pool_id: str) -> None:
+        target = self._targets.get(endpoint_id)
+        if target is not None:
+            target.pools -= {pool_id}
+            if not target.pools:
+                self._drop(self._targets.pop(endpoint_id))
 
     def touch(self, pool_id: str) -> None:
         """A request goes to this pool: its endpoints are asked more often for a while."""
@@ -226,6 +257,8 @@ class MetricsScraper:
         for target in awakened:  # not all at once: a pool of hundreds would hold up the loop
             self._agenda.hasten(target, self._draw() * self._interval(target))
         self._is_resting = not self._busy and not busy_pools
+        is_calm = self._is_resting and now > self._settled_at
+        self._agenda.pause_seconds = IDLE_PAUSE_SECONDS if is_calm else PAUSE_SECONDS
         delay = IDLE_TICK_SECONDS if self._is_resting else TICK_SECONDS
         self._timer = loop.call_later(delay, self._look) if self._targets else None
 
@@ -234,14 +267,16 @@ class MetricsScraper:
             return BARE_INTERVAL_SECONDS
         if target.is_busy:
             return max(BUSY_INTERVAL_SECONDS, self._busy / MAX_READINGS_PER_SECOND)
-        least = idle_interval(target.failures, has_traffic=target.is_used)
-        return max(least, len(self._targets) / MAX_IDLE_READINGS_PER_SECOND)
+        return idle_interval(target.failures, has_traffic=target.is_used, endpoints=len(self._targets))
 
     def _start(self, target: _Target) -> None:
         """Ask it now: its time has come."""
-        target.started_at = self._clock()
-        target.jitter = 0.9 + 0.2 * self._draw()
         target.interval = self._interval(target)
+        target.jitter = 0.9 + 0.2 * self._draw()
+        if target.started_at == -math.inf and target.interval > IDLE_INTERVAL_SECONDS:
+            # Hundreds were asked for the first time just now: they are not to be asked in waves from here on.
+            target.jitter = self._draw()
+        target.started_at = self._clock()
         target.mark = target.upstream.load.mark()
         if not self._ask(target, TIMEOUT_SECONDS):
             target.task = asyncio.get_running_loop().create_task(self._connect(target))
@@ -251,6 +286,7 @@ class MetricsScraper:
             b"GET " + self.path + target.head,
             limit_seconds=limit_seconds,
             limit_bytes=MAX_METRICS_BYTES,
+            is_last=target.interval > IDLE_EXPIRY_SECONDS,
             on_answer=partial(self._answered, target),
         )
         return target.asking is not None
@@ -297,28 +333,29 @@ class MetricsScraper:
         return max(0.0, target.started_at + self._interval(target) * target.jitter - self._clock())
 
 
-def idle_interval(failures: int, *, has_traffic: bool) -> float:
-    """Seconds between two readings of an endpoint that is not asked often; the last ``failures`` of them failed. One
-    that comes back while its pool has traffic is known again after 5 s."""
+def idle_interval(failures: int, *, has_traffic: bool, endpoints: int) -> float:
+    """Seconds between two readings of an endpoint that is not asked often. The last ``failures`` of them failed; one
+    that comes back while its pool has traffic is known again after 5 s. All ``endpoints`` share what asking may take.
+    """
+    shared = endpoints / MAX_IDLE_READINGS_PER_SECOND
+    if shared > IDLE_EXPIRY_SECONDS:
+        shared = endpoints / MAX_IDLE_CONNECTIONS_PER_SECOND
     if failures < PATIENT_FAILURES:
-        return IDLE_INTERVAL_SECONDS
+        return max(shared, IDLE_INTERVAL_SECONDS)
     if has_traffic:
-        return PATIENT_INTERVAL_SECONDS
+        return max(shared, PATIENT_INTERVAL_SECONDS)
     doubled = 1 << min(failures - PATIENT_FAILURES, 10)
-    return min(PATIENT_INTERVAL_SECONDS * doubled, MAX_PATIENT_INTERVAL_SECONDS)
+    return max(shared, min(PATIENT_INTERVAL_SECONDS * doubled, MAX_PATIENT_INTERVAL_SECONDS))
 
 
-def _endpoints_of_pools(snapshot: Snapshot) -> Iterator[tuple[str, Endpoint]]:
-    """The endpoints of every pool that a rule uses."""
-    pools = {
+def _pools_used(routing: Routing) -> frozenset[str]:
+    """The ids of the pools that rules use."""
+    return frozenset(
         ref.backend.id
-        for rule in snapshot.routing.rules
+        for rule in routing.rules
         for ref in rule.backend_refs
         if ref.backend is not None and ref.backend.kind == "InferencePool"
-    }
-    for pool_id in pools:
-        for endpoint in snapshot.membership.get(pool_id, ()):
-            yield pool_id, endpoint
+    )
 
 
 def _is_ip_address(text: str) -> bool:

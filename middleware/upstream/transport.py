@@ -209,13 +209,15 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         *,
         limit_seconds: float,
         limit_bytes: int,
+        is_last: bool = False,
         on_answer: Callable[[Answer | httpx.TransportError], None],
     ) -> UpstreamConnection | None:
         """Send a request without a body and have ``on_answer`` called with its answer: no task, no future, and one
         wake-up however many pieces it comes in. For what is asked hundreds of times a second and answered shortly.
 
-        ``head`` is what goes over the wire. None, and nothing is sent, when there is no connection: ``connect`` comes
-        first. What is returned can be aborted, and then nobody is called.
+        ``head`` is what goes over the wire; with ``is_last`` the connection is closed behind the answer. None, and
+        nothing is sent, when there is no connection: ``connect`` comes first. What is returned can be aborted, and then
+        nobody is called.
         """
         connection = self._pop_idle()
         if connection is None:
@@ -229,7 +231,10 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
                 answer = error
             else:
                 answer = Answer(connection.status, connection.headers, body, connection.is_complete)
-            self._release(connection)
+            if is_last:
+                connection.abort()
+            else:
+                self._release(connection)
             on_answer(answer)
 
         connection.start(

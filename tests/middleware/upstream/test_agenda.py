@@ -95,6 +95,15 @@ def test_what_is_due_at_about_the_same_time_is_done_together(diary: Diary) -> No
         assert abs(at - (1.0 + number * 0.002)) <= PAUSE_SECONDS / 2 + 1e-9
 
 
+def test_with_longer_pauses_more_is_done_together(diary: Diary) -> None:
+    diary.agenda.pause_seconds = 0.2
+    for number, letter in enumerate("abcdefgh"):
+        diary.agenda.put(letter, 1.0 + number * 0.02)
+    done = diary.advance(2)
+    assert [letter for letter, _ in done] == list("abcdefgh")
+    assert {at for _, at in done} == {1.0, 1.2}
+
+
 def test_what_is_due_again_while_it_is_done_waits_for_its_time() -> None:
     timers, times = FakeTimers(), list[float]()
 

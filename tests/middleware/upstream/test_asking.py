@@ -27,9 +27,13 @@ class Asker:
         self.answers: list[Answer | httpx.TransportError] = []
         self._came = asyncio.Event()
 
-    def ask(self, *, limit_seconds: float = 5.0, limit_bytes: int = 1_000_000) -> UpstreamConnection | None:
+    def ask(
+        self, *, limit_seconds: float = 5.0, limit_bytes: int = 1_000_000, is_last: bool = False
+    ) -> UpstreamConnection | None:
         self._came.clear()
-        return self.transport.ask(HEAD, limit_seconds=limit_seconds, limit_bytes=limit_bytes, on_answer=self._take)
+        return self.transport.ask(
+            HEAD, limit_seconds=limit_seconds, limit_bytes=limit_bytes, is_last=is_last, on_answer=self._take
+        )
 
     def _take(self, answer: Answer | httpx.TransportError) -> None:
         self.answers.append(answer)
@@ -111,6 +115,23 @@ async def test_a_connection_serves_one_question_after_the_other() -> None:
         for number in (b"0", b"1", b"2"):
             answer = await one.answer()
             assert (answer.body, dict(answer.headers)[b"x-number"]) == (number, number)
+
+
+async def test_behind_the_last_answer_the_connection_is_closed() -> None:
+    ended = asyncio.Event()
+
+    async def script(peer: Conversation) -> None:
+        await peer.request()
+        await peer.answer(b"once")
+        await peer.until_closed()
+        ended.set()
+
+    async with asking(script) as one:
+        await one.transport.connect(timeout_seconds=5.0)
+        assert one.ask(is_last=True) is not None
+        await asyncio.wait_for(ended.wait(), 5)
+        assert [answer.body for answer in one.answers if isinstance(answer, Answer)] == [b"once"]
+        assert one.transport.idle_connections == 0
 
 
 async def test_an_answer_that_is_too_large_ends_there() -> None:

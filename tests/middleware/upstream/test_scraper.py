@@ -7,6 +7,7 @@ import gzip
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -231,19 +232,49 @@ async def test_a_pod_is_silent_from_its_last_byte_or_request_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failures", "has_traffic", "seconds"),
+    ("failures", "has_traffic", "endpoints", "seconds"),
     [
-        pytest.param(0, False, 1.0, id="well"),
-        pytest.param(2, False, 1.0, id="twice-is-chance"),
-        pytest.param(3, False, 5.0, id="three-times"),
-        pytest.param(4, False, 10.0, id="longer"),
-        pytest.param(6, False, 30.0, id="for-a-minute"),
-        pytest.param(100_000, False, 30.0, id="for-a-month"),
-        pytest.param(100_000, True, 5.0, id="while-others-have-traffic"),
+        pytest.param(0, False, 1, 1.0, id="well"),
+        pytest.param(0, False, 50, 1.0, id="fifty"),
+        pytest.param(0, False, 200, 4.0, id="as-many-as-keep-their-connections"),
+        pytest.param(0, False, 250, 10.0, id="more-than-keep-their-connections"),
+        pytest.param(0, False, 1000, 40.0, id="a-thousand"),
+        pytest.param(2, False, 1, 1.0, id="twice-is-chance"),
+        pytest.param(3, False, 1, 5.0, id="three-times"),
+        pytest.param(4, False, 1, 10.0, id="longer"),
+        pytest.param(6, False, 1, 30.0, id="for-a-minute"),
+        pytest.param(100_000, False, 1, 30.0, id="for-a-month"),
+        pytest.param(100_000, True, 1, 5.0, id="while-others-have-traffic"),
+        pytest.param(100_000, False, 1000, 40.0, id="a-thousand-that-fail"),
     ],
 )
-def test_who_fails_for_long_is_asked_ever_less_often(failures: int, has_traffic: bool, seconds: float) -> None:
-    assert scraping.idle_interval(failures, has_traffic=has_traffic) == seconds
+def test_how_often_who_is_at_rest_is_asked(failures: int, has_traffic: bool, endpoints: int, seconds: float) -> None:
+    assert scraping.idle_interval(failures, has_traffic=has_traffic, endpoints=endpoints) == seconds
+
+
+async def test_many_at_rest_are_asked_less_often_and_not_in_waves() -> None:
+    """Asked for the first time all together, they come again one by one."""
+    draws = iter(range(1_000_000))
+    async with Pod() as pod:
+        one = Scraping()
+        one.scraper = MetricsScraper(
+            registry=one.registry, make_transport=make_transport, draw=lambda: next(draws) % 100 / 100
+        )
+        try:
+            endpoints = [replace(make_endpoint(*pod.address), id=f"endpoint-{number}") for number in range(100)]
+            snapshot = snapshot_of(*endpoints)
+            one.registry.follow(snapshot)
+            one.scraper.follow(snapshot)
+            loads = [one.registry.upstream(endpoint).load for endpoint in endpoints]
+            await one.until(lambda: all(load.knowledge is Knowledge.FRESH for load in loads))
+            first = [load.read_at for load in loads]
+            assert {load.interval_seconds for load in loads} == {2.0}
+            await one.until(lambda: all(load.read_at > at for load, at in zip(loads, first, strict=True)))
+            later = [load.read_at - at for load, at in zip(loads, first, strict=True)]
+            assert max(later) - min(later) > 0.5
+        finally:
+            await one.scraper.close()
+            one.registry.close()
 
 
 async def test_a_pod_that_closes_each_connection_is_read_again_and_again() -> None:
@@ -271,6 +302,25 @@ async def test_pods_come_and_go() -> None:
         asked = first.asked
         await second.until_asked()
         assert first.asked == asked
+
+
+async def test_a_pod_of_two_pools_is_asked_until_both_have_left_it() -> None:
+    other = make_ref("other")
+    assert REF.backend is not None
+    assert other.backend is not None
+    async with Pod() as pod, scraping_of() as one:
+        endpoints = (make_endpoint(*pod.address),)
+        routing = Routing(rules=(make_rule(REF, other),))
+        for version, pools in enumerate(([REF, other], [other], [])):
+            membership = {ref.backend.id: endpoints for ref in pools if ref.backend is not None}
+            snapshot = Snapshot(version=version, routing=routing, membership=MappingProxyType(membership))
+            one.registry.follow(snapshot)
+            one.scraper.follow(snapshot)
+            assert len(one.scraper) == (len(pools) > 0)
+        one.scraper.follow(snapshot_of(*endpoints))
+        assert len(one.scraper) == 1
+        one.scraper.follow(Snapshot(version=9, routing=Routing(), membership=MappingProxyType({})))
+        assert len(one.scraper) == 0
 
 
 async def test_closing_ends_every_reading() -> None:
