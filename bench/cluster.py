@@ -15,6 +15,7 @@ from typing import Any
 
 import uvloop
 
+from bench.metrics_pods import addresses
 from tests.support.clusters import gateway, gateway_class, pod, pool, route
 from tests.support.kube_api import KubeApi
 
@@ -22,21 +23,21 @@ POOLS = 20
 _TICK_SECONDS = 0.02
 
 
-def fill(api: KubeApi, *, pods: int, routes: int) -> None:
+def fill(api: KubeApi, *, pods: int, routes: int, port: int) -> None:
     """A class, a Gateway, some pools with all pods in them, and a route for each model."""
     api.create(gateway_class())
     api.create(gateway())
     for number in range(POOLS):
-        api.create(pool(f"pool-{number}"))
+        api.create(pool(f"pool-{number}", port=port))
     for number in range(routes):
         api.create(route(f"route-{number}", models={f"org/model-{number}": f"pool-{number % POOLS}"}))
-    for number in range(pods):
-        api.create(_pod(number))
+    for number, address in enumerate(addresses(pods)):
+        api.create(_pod(number, address))
 
 
-def _pod(number: int) -> dict[str, Any]:
+def _pod(number: int, address: str) -> dict[str, Any]:
     """A pod about as large as real ones are."""
-    made = pod(f"pod-{number}", f"10.{number // 60_000}.{number // 250 % 240}.{number % 250 + 1}")
+    made = pod(f"pod-{number}", address)
     made["metadata"]["labels"] = {"app": f"pool-{number % POOLS}", "pod-template-hash": "5d4f8c7b9", "version": "v1"}
     made["metadata"]["managedFields"] = [{"manager": "kubelet", "fieldsV1": {f"f:{n}": {} for n in range(60)}}]
     container = {
@@ -80,7 +81,7 @@ async def serve(arguments: argparse.Namespace) -> None:
             await churn(api, pods=arguments.pods, rate=arguments.rate, flips=arguments.flips, seconds=arguments.seconds)
 
     async with KubeApi() as api:
-        fill(api, pods=arguments.pods, routes=arguments.routes)
+        fill(api, pods=arguments.pods, routes=arguments.routes, port=arguments.port)
         churning = asyncio.create_task(churn_when_told(api))
         print(api.kubeconfig(arguments.folder), flush=True)
         await stop.wait()
@@ -91,6 +92,7 @@ def main() -> None:
     """The process's entry."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True, help="that the pods take requests at")
     parser.add_argument("--pods", type=int, default=1000)
     parser.add_argument("--routes", type=int, default=1000)
     parser.add_argument("--rate", type=int, default=1000)

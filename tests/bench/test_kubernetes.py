@@ -16,5 +16,13 @@ def test_every_figure_is_printed() -> None:
     command += ["--idle", "0.2", "--rounds", "1", "--seconds", "0.5", "--settle", "0.5"]
     run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=50, check=False)
     assert run.returncode == 0, run.stderr
-    for part in ("20 pods and 20 routes", "to the first request", "memory:", "at rest:", "pod events a second"):
+    for part in (
+        "20 pods and 20 routes",
+        "to the first request",
+        "memory:",
+        "at rest, pods that refuse",
+        "at rest, pods that tell",
+        "the same from a file",
+        "pod events a second",
+    ):
         assert part in run.stdout
