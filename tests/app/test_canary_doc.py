@@ -11,13 +11,13 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 
 from app.simulator.server import SimulatedModelServer
 from app.simulator.settings import SimulatorSettings
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.processes import PROJECT
+from tests.support.raw_client import RawClient
 
 pytestmark = pytest.mark.anyio
 
@@ -28,18 +28,21 @@ EDITS = [line for line in COMMANDS if line.startswith("sed ")]
 QUESTIONS = [line for line in COMMANDS if line.startswith(("curl ", "pointsman check", "pointsman explain"))]
 
 REQUESTS = 400
+CLIENTS = 8
+BODY = b'{"model": "qwen", "prompt": "hi", "max_tokens": 1}'
+POST = b"POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
 
 async def shares(gateway: RunningGateway) -> Counter[str]:
     start = len(gateway.finished.all)
-    async with httpx.AsyncClient(base_url=gateway.url, limits=httpx.Limits(max_connections=8)) as client:
 
-        async def ask() -> None:
-            answer = await client.post("/v1/completions", json={"model": "qwen", "prompt": "hi", "max_tokens": 1})
-            assert answer.status_code == 200
+    async def client() -> None:
+        async with RawClient(gateway.port) as raw:
+            for _ in range(REQUESTS // CLIENTS):
+                await raw.send(POST)
+                assert (await raw.answer()).status == 200
 
-        for _ in range(REQUESTS // 8):
-            await asyncio.gather(*(ask() for _ in range(8)))
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
     await gateway.finished.next(start + REQUESTS)
     return Counter(exchange.attempts[-1].pick.backend_ref.name for exchange in gateway.finished.all[start:])
 
