@@ -45,7 +45,7 @@ def decide(
         for arm in arms:
             pool = candidates(arm)
             if pool:
-                return Pick(arm, *choose(arm, pool))
+                return _picked(arm, choose(arm, pool))
     else:
         for allowed in _by_priority(arms, attempts, attempts_per_priority):
             pick = _next(allowed, candidates, attempts, choose)
@@ -78,10 +78,14 @@ def _next(
         pool = candidates(arm)
         untried = tuple(candidate for candidate in pool if candidate.upstream.id not in tried)
         if untried:
-            return Pick(arm, *choose(arm, untried))
+            return _picked(arm, choose(arm, untried))
         if pool and again is None:
             again = (arm, pool)
-    return Pick(again[0], *choose(*again)) if again is not None else None
+    return _picked(again[0], choose(*again)) if again is not None else None
+
+
+def _picked(arm: BackendRef, chosen: Candidate) -> Pick:
+    return Pick(arm, chosen.endpoint, chosen.upstream)
 
 
 class PoolUse(Protocol):
@@ -160,7 +164,7 @@ class EndpointChoice:
         if asked is not None and asked.is_explained:
             exchange.pick_scores = None if asked.table is None else PickScores(asked.table, pool)
         if self._is_told:
-            told = explanation_headers(Pick(arm, *chosen), asked.table if asked is not None else None, pool)
+            told = explanation_headers(_picked(arm, chosen), asked.table if asked is not None else None, pool)
             exchange.answer_additions = (*self._told, *told)
         return chosen
 

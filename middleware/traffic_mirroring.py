@@ -187,9 +187,9 @@ class TrafficMirroringMiddleware:
             candidates = self.registry.candidates(mirror.backend.id, endpoints)
             if not candidates:
                 continue
-            endpoint, upstream = least_of_two(candidates, self.draw)
+            chosen = least_of_two(candidates, self.draw)
             ref = BackendRef(name=mirror.name, weight=0, backend=mirror.backend, model_rewrites=mirror.model_rewrites)
-            pick = Pick(ref, endpoint, upstream)
+            pick = Pick(ref, chosen.endpoint, chosen.upstream)
             try:
                 sent = mirrored(exchange, ref)
             except InvalidBodyError:  # the primary may well serve it

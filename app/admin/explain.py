@@ -227,7 +227,7 @@ def _arm(
     if not endpoints:
         arm["answer"] = {"status": 503, "code": "no_endpoints", "message": f"No ready endpoint serves {ref.name}."}
     elif candidates:
-        pick = Pick(ref, *candidates[0])
+        pick = Pick(ref, candidates[0].endpoint, candidates[0].upstream)
         arm["upstreamRequest"] = {
             "target": upstream_target(exchange, pick).decode("latin-1"),
             "headers": _shown(upstream_headers(exchange, pick, model_rewriting.outgoing(exchange, ref))),

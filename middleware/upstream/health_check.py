@@ -118,7 +118,8 @@ class HealthChecks:
         checks = self._checks.setdefault(settings, {})
         kept: set[str] = set()
         for backend_id in backends:
-            for endpoint, upstream in self._registry.candidates(backend_id, self._membership[backend_id]):
+            for candidate in self._registry.candidates(backend_id, self._membership[backend_id]):
+                endpoint, upstream = candidate.endpoint, candidate.upstream
                 kept.add(endpoint.id)
                 item = checks.get(endpoint.id)
                 if item is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from discovery.backend import Endpoint, Membership
 from discovery.rule_policy import ActiveHealth, PassiveHealth
@@ -119,14 +120,16 @@ class Upstream:
         return self._breakers.values()
 
 
-class Candidate(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Candidate:
     """An endpoint that may be picked now, with our experience of it."""
 
     endpoint: Endpoint
     upstream: Upstream
 
 
-class Pick(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Pick:
     """Where the next attempt goes, and the backendRef that says what changes in the request on the way."""
 
     backend_ref: BackendRef
