@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 LAST_WORDS_BYTES = 2048
 
@@ -20,7 +20,8 @@ _ERROR_EVENT = re.compile(
 )
 
 
-class LastWords(NamedTuple):
+@dataclass(slots=True)
+class LastWords:
     """What the last bytes of an answer say."""
 
     input_tokens: int | None

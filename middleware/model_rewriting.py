@@ -7,7 +7,8 @@ earlier one was sent (Envoy AI Gateway does the same).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from middleware.exchange import Exchange
 
 
-class Outgoing(NamedTuple):
+@dataclass(slots=True)
+class Outgoing:
     """What of a request depends on the backend that it goes to."""
 
     body: bytes

@@ -9,8 +9,8 @@ by which a result that arrives after the state has changed counts for nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import NamedTuple
 
 from discovery.rule_policy import PassiveHealth
 
@@ -32,7 +32,8 @@ class Health(Enum):
     NOTHING = "nothing"  # the client left, or a busy answer that is not to count
 
 
-class Permit(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Permit:
     """What an attempt holds while it runs, and gives back with its result."""
 
     generation: int

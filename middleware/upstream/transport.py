@@ -13,6 +13,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import httpx
@@ -29,7 +30,8 @@ IDLE_EXPIRY_SECONDS = 4.0
 MAX_IDLE_CONNECTIONS = 128
 
 
-class Timeouts(NamedTuple):
+@dataclass(slots=True)
+class Timeouts:
     """The limits of one attempt, each of a phase of its own, in seconds; ``remaining`` is for all of it."""
 
     connect: float = 2.0

@@ -16,7 +16,7 @@ from middleware.exchange import Exchange
 from middleware.headers import upstream_headers
 from middleware.inference_request import read_body, replace_multipart_model
 from middleware.model_extraction import BodyLease, BodyMemory
-from middleware.model_rewriting import draw_target, mirrored, outgoing, target_model
+from middleware.model_rewriting import Outgoing, draw_target, mirrored, outgoing, target_model
 from tests.support.exchanges import make_exchange, make_pick, make_ref
 
 JSON = [(b"content-type", b"application/json")]
@@ -75,7 +75,7 @@ def test_the_draw_belongs_to_the_request_and_not_to_the_attempt() -> None:
 def test_without_a_model_there_is_nothing_to_rewrite() -> None:
     exchange = make_exchange(headers=JSON, body=b'{"n":1}', is_json_object=True)
     sent = outgoing(exchange, ref_with(ModelRewrites(generic=make_targets(a=1))))
-    assert sent == (b'{"n":1}', None, False, False)
+    assert sent == Outgoing(b'{"n":1}', None)
 
 
 # -- what is sent ---------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_another_name_changes_the_body_and_what_the_headers_say_of_it() -> None:
     exchange = asking()
     exchange.headers += [(b"accept-encoding", b"gzip"), (b"content-md5", b"x"), (b"digest", b"x")]
     body = b'{"model":"food-review-v2","n":1.0}'
-    assert outgoing(exchange, ref) == (body, "food-review-v2", True, True)
+    assert outgoing(exchange, ref) == Outgoing(body, "food-review-v2", True, True)
     headers = headers_of(exchange, ref)
     assert headers[b"content-length"] == b"%d" % len(body)
     assert headers[b"x-gateway-model-name"] == b"food-review-v2"
@@ -110,7 +110,7 @@ def test_the_clients_own_name_changes_nothing() -> None:
     ref = ref_with(ModelRewrites(generic=make_targets(food=1)))
     assert outgoing(exchange, ref).body is exchange.body
     assert headers_of(exchange, ref)[b"accept-encoding"] == b"gzip"
-    assert outgoing(exchange, ref)[1:] == ("food", True, False)
+    assert outgoing(exchange, ref) == Outgoing(exchange.body or b"", "food", True, False)
 
 
 def test_every_backend_gets_its_own_change_of_the_clients_bytes() -> None:
@@ -135,7 +135,7 @@ def test_what_was_made_is_kept_for_the_next_attempt() -> None:
 
 def test_a_body_mutation_that_sets_the_model_counts_more_than_the_name() -> None:
     ref = ref_with(ModelRewrites(generic=make_targets(b=1)), body=BodyMutation(set=(("model", b'"b"'),)))
-    assert outgoing(asking(), ref) == (b'{"model":"b","n":1.0}', "b", True, True)
+    assert outgoing(asking(), ref) == Outgoing(b'{"model":"b","n":1.0}', "b", True, True)
 
 
 def test_the_copy_is_memory_too() -> None:
