@@ -378,10 +378,12 @@ class UpstreamConnection(asyncio.Protocol):
         self._whole_limit_bytes = limit_bytes
 
     def take(self) -> bytes:
-        """What came of the body. Raises httpx.TransportError if the answer failed."""
+        """What came of the body; it is not held here any longer. Raises httpx.TransportError if the answer failed."""
+        body = b"".join(self._parts)
+        self._parts.clear()  # the connection and its parser refer to each other: what they hold goes late
         if self._error is not None:
             raise self._error
-        return b"".join(self._parts)
+        return body
 
     def limit_silence(self, seconds: float) -> None:
         """From now on the answer is broken after so long without a byte: the pod was deleted."""

@@ -35,6 +35,10 @@ class Asker:
             HEAD, limit_seconds=limit_seconds, limit_bytes=limit_bytes, is_last=is_last, on_answer=self._take
         )
 
+    async def until_answered(self) -> None:
+        """Until what was asked last has come or failed."""
+        await asyncio.wait_for(self._came.wait(), 10)
+
     def _take(self, answer: Answer | httpx.TransportError) -> None:
         self.answers.append(answer)
         self._came.set()
@@ -44,7 +48,7 @@ class Asker:
         if self.ask(limit_seconds=limit_seconds, limit_bytes=limit_bytes) is None:
             await self.transport.connect(timeout_seconds=5.0)
             assert self.ask(limit_seconds=limit_seconds, limit_bytes=limit_bytes) is not None
-        await asyncio.wait_for(self._came.wait(), 10)
+        await self.until_answered()
         answer = self.answers[-1]
         if isinstance(answer, Exception):
             raise answer
@@ -132,6 +136,17 @@ async def test_behind_the_last_answer_the_connection_is_closed() -> None:
         await asyncio.wait_for(ended.wait(), 5)
         assert [answer.body for answer in one.answers if isinstance(answer, Answer)] == [b"once"]
         assert one.transport.idle_connections == 0
+
+
+@pytest.mark.parametrize("then_close", [False, True], ids=["whole", "half"])
+async def test_an_answer_that_was_told_is_held_no_longer(then_close: bool) -> None:
+    length = 20 if then_close else 10
+    async with asking(pieces(OK + b"content-length: %d\r\n\r\n0123456789" % length, then_close=then_close)) as one:
+        await one.transport.connect(timeout_seconds=5.0)
+        connection = one.ask(is_last=True)
+        assert connection is not None
+        await one.until_answered()
+        assert connection._parts == []
 
 
 async def test_an_answer_that_is_too_large_ends_there() -> None:

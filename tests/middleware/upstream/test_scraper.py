@@ -237,15 +237,15 @@ async def test_a_pod_is_silent_from_its_last_byte_or_request_on() -> None:
         pytest.param(0, False, 1, 1.0, id="well"),
         pytest.param(0, False, 50, 1.0, id="fifty"),
         pytest.param(0, False, 200, 4.0, id="as-many-as-keep-their-connections"),
-        pytest.param(0, False, 250, 10.0, id="more-than-keep-their-connections"),
-        pytest.param(0, False, 1000, 40.0, id="a-thousand"),
+        pytest.param(0, False, 250, 12.5, id="more-than-keep-their-connections"),
+        pytest.param(0, False, 1000, 50.0, id="a-thousand"),
         pytest.param(2, False, 1, 1.0, id="twice-is-chance"),
         pytest.param(3, False, 1, 5.0, id="three-times"),
         pytest.param(4, False, 1, 10.0, id="longer"),
         pytest.param(6, False, 1, 30.0, id="for-a-minute"),
         pytest.param(100_000, False, 1, 30.0, id="for-a-month"),
         pytest.param(100_000, True, 1, 5.0, id="while-others-have-traffic"),
-        pytest.param(100_000, False, 1000, 40.0, id="a-thousand-that-fail"),
+        pytest.param(100_000, False, 1000, 50.0, id="a-thousand-that-fail"),
     ],
 )
 def test_how_often_who_is_at_rest_is_asked(failures: int, has_traffic: bool, endpoints: int, seconds: float) -> None:
