@@ -152,7 +152,9 @@ class Cycle:
             if not self._close_delimited and (self._left < 0 or (is_last and self._left)):
                 raise RuntimeError("the answer's length is not its content-length")
             data = head + body if head else body
-        if data:
+        if is_last and self.keep_alive:
+            self.protocol.write_soon(data)
+        elif data:
             self.transport.write(data)
         if is_last:
             self.response_complete = True

@@ -7,6 +7,7 @@ What differs from uvicorn, each with a socket test in tests/app/test_server.py:
 - an Upgrade that we do not honour is ignored without losing the body; trailers are dropped;
 - an answer given before the request was read whole lingers, so that a client that writes before it reads gets it;
 - an app that returns with the answer unfinished has it cut: flushed and closed without a clean end;
+- the end of an answer is written at the end of the loop's turn, where the connection stays open;
 - errors in the framing are answered in OpenAI's shape; no Date or Server header of our own.
 """
 
@@ -112,6 +113,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._stall_size = 0
+        self._unsent = b""
         self._is_in_head = False
         self._head_bytes = 0
         self._raw_head_bytes = 0
@@ -137,6 +139,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
         self._state.changed.set()
+        self._unsent = b""
         for timer in (self._head_timer, self._body_timer, self._stall_timer, self._close_timer, self._keep_alive_timer):
             if timer is not None:
                 timer.cancel()
@@ -145,7 +148,20 @@ class GatewayProtocol(HttpToolsProtocol):
             self.flow.resume_writing()
         self.parser = None  # type: ignore[assignment]  # as uvicorn does: it refers back to this object
 
+    def write_soon(self, data: bytes) -> None:
+        """Write the end of an answer at the end of this turn of the loop, with those of the other connections: the
+        clients, asleep since the write before, are woken once for many. Nothing else may be written before it."""
+        self._unsent = data
+        self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write now what was to be written soon."""
+        data, self._unsent = self._unsent, b""
+        if data and not self.transport.is_closing():
+            self.transport.write(data)
+
     def eof_received(self) -> None:
+        self.flush()
         # A half-close counts as leaving: model servers see it so too, and a client that waits for an answer does not
         # do it.
         if self.current is not None and not self.current.response_complete:
@@ -339,6 +355,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer a request that cannot be read on: through its cycle when its head was read, else directly."""
+        self.flush()
         self._is_deaf = True
         is_in_head = self._is_in_head
         self._is_in_head = False
@@ -450,6 +467,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close the connection now if it is idle, else after its answer."""
+        self.flush()
         if self.current is None or self.current.response_complete:
             if not self._is_in_head:
                 self.transport.close()

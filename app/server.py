@@ -120,6 +120,8 @@ class HttpServer:
             await asyncio.wait(tasks, timeout=1.0)
         for connection in list(self._state.connections):
             if not connection.transport.is_closing():
+                if isinstance(connection, GatewayProtocol):
+                    connection.flush()
                 connection.transport.close()
         try:
             async with asyncio.timeout(flush_seconds):

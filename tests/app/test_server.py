@@ -96,6 +96,20 @@ async def test_expect_100_continue_is_granted_when_the_body_is_wanted() -> None:
         assert json.loads((await client.answer()).body)["body"] == "{}"
 
 
+async def test_an_answer_is_written_whole_when_its_connection_ends_in_the_same_turn() -> None:
+    ends: list[Callable[[], object]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 200, b"all of it")
+        ends[0]()
+
+    async with serving(app) as (server, port), RawClient(port) as client:
+        ends.append(server.stop_listening)
+        await client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (await client.answer()).body == b"all of it"
+        assert await client.rest() == b""
+
+
 async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers before it reads."""
     await respond(send, 413, b"too large")

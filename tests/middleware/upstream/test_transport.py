@@ -455,6 +455,41 @@ async def test_an_answer_before_the_request_was_read_is_given_and_its_connection
         transport.close()
 
 
+async def test_a_request_that_is_given_up_in_the_turn_it_was_made_in_is_never_sent() -> None:
+    heard: list[bytes] = []
+    ended = asyncio.Event()
+
+    async def script(peer: Conversation) -> None:
+        try:
+            heard.append(await peer.reader.read())
+        except ConnectionError:
+            heard.append(b"")
+        ended.set()
+
+    async with RawUpstream(script) as upstream:
+        transport = UpstreamTransport(address=upstream.host, port=upstream.port)
+        await transport.connect(timeout_seconds=5)
+        asked = transport.ask(b"GET / HTTP/1.1\r\n\r\n", limit_seconds=5, limit_bytes=100, on_answer=print)
+        assert asked is not None
+        asked.abort()
+        await asyncio.wait_for(ended.wait(), 5)
+        assert heard == [b""]
+        transport.close()
+
+
+async def test_a_connection_whose_answer_came_before_its_request_was_sent_is_not_reused() -> None:
+    async with RawUpstream(Conversation.until_closed) as upstream:
+        transport = UpstreamTransport(address=upstream.host, port=upstream.port)
+        await transport.connect(timeout_seconds=5)
+        answers: list[object] = []
+        asked = transport.ask(b"GET / HTTP/1.1\r\n\r\n", limit_seconds=5, limit_bytes=100, on_answer=answers.append)
+        assert asked is not None
+        asked.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        assert len(answers) == 1
+        assert transport.idle_connections == 0
+        transport.close()
+
+
 async def test_it_is_an_httpx_transport_that_a_stock_client_can_use() -> None:
     received: list[bytes] = []
 
