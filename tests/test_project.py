@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import PROJECT, free_port
+from tests.support.ports import free_port
+from tests.support.processes import PROJECT
 
 DOCKERFILE = (PROJECT / "Dockerfile").read_text()
 NOBODY = 65532

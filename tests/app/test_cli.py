@@ -14,7 +14,8 @@ import pytest
 from app.simulator.server import SimulatedModelServer
 from app.simulator.settings import SimulatorSettings
 from tests.support.gateway import route_to
-from tests.support.processes import free_port, run_command, running_command
+from tests.support.ports import free_port
+from tests.support.processes import run_command, running_command
 from tests.support.raw_client import RawClient
 from tests.support.raw_upstream import Conversation, RawUpstream
 

@@ -10,7 +10,8 @@ import pytest
 
 from app.demo import DEMO_PODS, demo_routes
 from discovery.load import load
-from tests.support.processes import free_port, running_command
+from tests.support.ports import free_port
+from tests.support.processes import running_command
 
 pytestmark = pytest.mark.anyio
 

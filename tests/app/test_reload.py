@@ -12,7 +12,8 @@ import pytest
 
 from discovery.snapshot import Snapshot
 from tests.support.gateway import RunningGateway, route_to, running_gateway
-from tests.support.processes import free_port, run_command, running_command
+from tests.support.ports import free_port
+from tests.support.processes import run_command, running_command
 from tests.support.raw_client import RawClient, ask
 from tests.support.raw_upstream import Conversation, RawUpstream
 

@@ -20,7 +20,8 @@ from tests.k8s.kustomize import K8S, Manifest, build, find, flag, gateways, pod_
 from tests.support.kube_api.kinds import BUILT_IN, CUSTOM, ApiKind
 from tests.support.kube_api.server import ApiRequest, KubeApi
 from tests.support.kube_api.store import ObjectStore
-from tests.support.processes import RunningCommand, free_port, run_command, running_command
+from tests.support.ports import free_port
+from tests.support.processes import RunningCommand, run_command, running_command
 
 pytestmark = pytest.mark.anyio
 

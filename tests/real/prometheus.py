@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 
 SCRAPE_SECONDS = 0.5
 

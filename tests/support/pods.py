@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
+from tests.support.ports import free_port
+
 
 def vllm_metrics(*, waiting: float = 0, running: float = 0, kv: float = 0.0, more: str = "") -> str:
     """What a vLLM would say."""
@@ -58,8 +60,8 @@ class Pod:
         return self.host, self.port
 
     async def __aenter__(self) -> Self:
+        self.port = self.port or free_port(self.host)
         self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=1 << 24)
-        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(

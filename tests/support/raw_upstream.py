@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+from tests.support.ports import free_port
+
 
 class Conversation:
     """One connection as its script sees it. It controls every byte that is sent and the moment of the end."""
@@ -85,8 +87,8 @@ class RawUpstream:
         self._errors: list[BaseException] = []
 
     async def __aenter__(self) -> Self:
+        self.port = self.port or free_port(self.host)
         self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=self.tls)
-        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(

@@ -10,7 +10,8 @@ import pytest
 
 from tests.support.gateway import route_to
 from tests.support.otlp import receiving
-from tests.support.processes import free_port, run_command, running_command
+from tests.support.ports import free_port
+from tests.support.processes import run_command, running_command
 from tests.support.raw_client import ask
 from tests.support.raw_upstream import Conversation, RawUpstream
 

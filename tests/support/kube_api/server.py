@@ -23,6 +23,7 @@ from tests.support.kube_api.kinds import ApiKind
 from tests.support.kube_api.selectors import BadSelectorError, Selector, parse_selector
 from tests.support.kube_api.store import ApiObject, ConflictError, ObjectStore, StoredEvent
 from tests.support.kube_api.watching import End, WatchStream, reset
+from tests.support.ports import free_port
 
 ANONYMOUS = "system:anonymous"
 TOKEN = "test-token"
@@ -101,8 +102,8 @@ class KubeApi:
 
     async def listen(self) -> None:
         """Take connections, again at the same port after ``refuse``."""
+        self.port = self.port or free_port(self.host)
         self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     def refuse(self) -> None:
         """New connections are refused, as from SIGTERM on; open watches live."""
