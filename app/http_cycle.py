@@ -80,10 +80,10 @@ class Cycle:
         except Exception:
             logger.exception("the application raised")
         finally:
-            if not self.response_complete and not self.disconnected:
-                self.protocol.cut(self)
             # Here and not in a callback, which would be one more turn of the loop for each request.
             self.protocol.tasks.discard(self.task)
+            if not self.response_complete and not self.disconnected:
+                self.protocol.cut(self)
 
     @property
     def is_close_delimited(self) -> bool:

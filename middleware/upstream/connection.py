@@ -188,6 +188,16 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._is_busy:
             self.abort()  # nobody asked: what comes next could be taken for the answer to the next request
             return
+        if self._unsent:  # nothing was asked yet: taken for an answer it would be every later request's, one behind
+            self._fail(
+                ConnectionBrokenError(
+                    "the upstream spoke before it was asked",
+                    is_reused=self.exchanges > 1,
+                    seconds_since_write=0.0,
+                    has_answer_bytes=False,
+                )
+            )
+            return
         self._has_answer_bytes = True
         self._activity.last_byte_at = self._last_byte_at = self._loop.time()
         try:
@@ -417,8 +427,7 @@ class UpstreamConnection(asyncio.Protocol):
             or not self._can_keep_alive
             or self._error is not None
             or self._transport is None
-            or self._unsent  # the answer came before the request was sent whole
-            or self._transport.get_write_buffer_size()
+            or self._transport.get_write_buffer_size()  # the answer came before the request was sent whole
         ):
             self.abort()
             return False

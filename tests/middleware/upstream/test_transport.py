@@ -477,15 +477,17 @@ async def test_a_request_that_is_given_up_in_the_turn_it_was_made_in_is_never_se
         transport.close()
 
 
-async def test_a_connection_whose_answer_came_before_its_request_was_sent_is_not_reused() -> None:
+async def test_what_comes_before_the_request_was_sent_is_not_its_answer() -> None:
     async with RawUpstream(Conversation.until_closed) as upstream:
         transport = UpstreamTransport(address=upstream.host, port=upstream.port)
         await transport.connect(timeout_seconds=5)
         answers: list[object] = []
         asked = transport.ask(b"GET / HTTP/1.1\r\n\r\n", limit_seconds=5, limit_bytes=100, on_answer=answers.append)
         assert asked is not None
-        asked.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-        assert len(answers) == 1
+        asked.data_received(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+        (error,) = answers
+        assert isinstance(error, ConnectionBrokenError)
+        assert not error.has_answer_bytes
         assert transport.idle_connections == 0
         transport.close()
 
