@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 
 async def end(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel the tasks that there are and wait for them. Raises what one has failed with before."""
+    """Cancel the tasks that there are and wait for all of them. Raises what one has failed with before."""
     running = [task for task in tasks if task is not None]
     for task in running:
         task.cancel()
+    if running:
+        await asyncio.wait(running)
     for task in running:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        if not task.cancelled():
+            task.result()

@@ -24,14 +24,15 @@ _ESCAPES = {"n": "\n"}
 _NEAR_BYTES = 500  # what stands before may have grown or shrunk by so much; beyond it the whole page is searched
 _REMEMBERED_PAGES = 32
 _BELIEVED_PAGES = 8
+_DIGITS = 16  # bytes by which a page grows without a new line; the shortest line of a metric is longer
 
 
 class Places:
     """Where the metrics of one server stood in its last page.
 
     That is a hint where to look: what stands there is compared. Only that a metric was absent is believed, for 8 pages
-    and while their length stays the same within a hundredth: a server that begins to tell more tells much more. Lest a
-    coincidence or a lie lasts, everything is looked for anew on each 32nd page.
+    and while their length stays the same but for a few digits: a line more is longer than that. Lest a coincidence or a
+    lie lasts, everything is looked for anew on each 32nd page.
     """
 
     __slots__ = ("absent", "page", "starts")
@@ -50,7 +51,7 @@ class Places:
     def is_believed_absent(self, name: bytes, length: int) -> bool:
         """Whether a page of this length need not be searched for it."""
         known = self.absent.get(name)
-        return known is not None and self.page - known[0] < _BELIEVED_PAGES and abs(length - known[1]) * 100 < length
+        return known is not None and self.page - known[0] < _BELIEVED_PAGES and abs(length - known[1]) <= _DIGITS
 
 
 class Page:
@@ -71,7 +72,7 @@ class Page:
         if known is not None:
             start = known - _NEAR_BYTES if known > _NEAR_BYTES else 0
             found = _find(text, name, start, known + _NEAR_BYTES)
-            if found >= 0:
+            if found >= 0 and not _is_inside(text, name, found):
                 places.starts[name] = found
                 return found
         elif places.is_believed_absent(name, len(text)):
@@ -122,6 +123,11 @@ class Page:
         """The mean of a gauge that is a share, 0..1; None when it is absent. Raises UnusableMetricsError."""
         values = self.gauge(name, labels)
         return min(1.0, sum(values) / len(values)) if values else None
+
+
+def _is_inside(text: bytes, name: bytes, start: int) -> bool:
+    """Whether the line before this one is of the same metric, so that this is not its first."""
+    return start > 0 and text.startswith(name, text.rfind(b"\n", 0, start - 1) + 1)
 
 
 def _find(text: bytes, name: bytes, start: int, end: int) -> int:

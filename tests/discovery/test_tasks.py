@@ -27,11 +27,12 @@ async def test_all_have_ended_and_released_what_they_held() -> None:
     assert released == [0, 1]
 
 
-async def test_what_one_has_failed_with_is_not_lost() -> None:
+async def test_what_one_has_failed_with_is_not_lost_and_the_others_have_ended() -> None:
     async def failing() -> None:
         raise ValueError("a defect")
 
-    task = asyncio.create_task(failing())
+    tasks = [asyncio.create_task(failing()), asyncio.create_task(asyncio.Event().wait())]
     await asyncio.sleep(0)
     with pytest.raises(ValueError, match="a defect"):
-        await end(task)
+        await end(*tasks)
+    assert all(task.done() for task in tasks)

@@ -114,6 +114,21 @@ def test_a_layout_that_changes_is_followed(pages: list[bytes], waiting: int) -> 
     assert load.waiting == waiting
 
 
+def test_a_page_that_shrinks_hides_no_engine() -> None:
+    """A container that starts again at its address: what was remembered points into the middle of the samples."""
+    engines = b"".join(b'vllm:num_requests_waiting{engine="%d"} 10\n' % number for number in range(16))
+    places = Places()
+    for before in (2000, 1200, 600, 0):
+        assert read_vllm(Page(b"x" * before + b"\n" + engines, places)).waiting == 160
+
+
+def test_a_line_that_comes_to_a_long_page_is_read_at_once() -> None:
+    page = b"".join(b'other{number="%04d"} 1\n' % number for number in range(3000))
+    places = Places()
+    assert read_vllm(Page(page, places)).waiting == 0
+    assert read_vllm(Page(page + b"vllm:num_requests_waiting 4\n", places)).waiting == 4
+
+
 def test_what_hides_behind_an_equal_length_is_found_in_the_end() -> None:
     """A line that comes while others shrink by as much: nothing but its absence is remembered, and not for long."""
     places = Places()
