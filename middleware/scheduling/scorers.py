@@ -23,8 +23,9 @@ def fewest_is_best(counts: list[int], weight: float) -> list[float]:
     most, fewest = max(counts), min(counts)
     if most == fewest:
         return [weight] * len(counts)
-    step = weight / (most - fewest)
-    return [(most - count) * step for count in counts]
+    spread = most - fewest
+    # Divided first: the best has exactly its weight, so that those that are best in different things tie.
+    return [(most - count) / spread * weight for count in counts]
 
 
 @dataclass(frozen=True, slots=True)

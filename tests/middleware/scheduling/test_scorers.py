@@ -21,7 +21,7 @@ REQUEST = SchedulingRequest(model="m1")
 
 @pytest.mark.parametrize(
     ("counts", "scores"),
-    [([10, 5, 0], [0, 0.5, 1]), ([5, 5], [1, 1]), ([0, 0], [1, 1]), ([7], [1])],
+    [([10, 5, 0], [0, 0.5, 1]), ([5, 5], [1, 1]), ([0, 0], [1, 1]), ([7], [1]), ([49, 0], [0, 1])],
     ids=str,
 )
 def test_queue_and_running_requests(counts: list[int], scores: list[float]) -> None:
