@@ -160,10 +160,10 @@ class MetricsScraper:
                     del self._used_at[pool_id]
         if new:  # a thousand at once would hold up the streams
             within = len(new) / MAX_READINGS_PER_SECOND
+            self._agenda.pause_seconds = PAUSE_SECONDS
             for target in new:
                 self._agenda.put(target, self._draw() * within)
             self._settled_at = self._clock() + within
-            self._agenda.pause_seconds = PAUSE_SECONDS
         if self._targets and self._timer is None:
             self._timer = loop.call_later(TICK_SECONDS, self._look)
 
@@ -253,11 +253,11 @@ class MetricsScraper:
                 awakened.append(target)
             target.is_used, target.is_busy = is_used, is_busy
             self._busy += is_busy
-        for target in awakened:  # not all at once: a pool of hundreds would hold up the loop
-            self._agenda.hasten(target, self._draw() * self._interval(target))
         self._is_resting = not self._busy and not busy_pools
         is_calm = self._is_resting and now > self._settled_at
         self._agenda.pause_seconds = IDLE_PAUSE_SECONDS if is_calm else PAUSE_SECONDS
+        for target in awakened:  # not all at once: a pool of hundreds would hold up the loop
+            self._agenda.hasten(target, self._draw() * self._interval(target))
         delay = IDLE_TICK_SECONDS if self._is_resting else TICK_SECONDS
         self._timer = loop.call_later(delay, self._look) if self._targets else None
 
@@ -325,6 +325,8 @@ class MetricsScraper:
             target.failures += 1
             load.failed("the gateway failed; its log has the details")
             logger.exception("reading the metrics of %s failed", target.upstream.label)
+        if target.failures:  # the last one that worked is as old as those who ask now think, not as who asked it did
+            load.interval_seconds = min(load.interval_seconds, self._interval(target))
         self._agenda.put(target, self._until_due(target))
         _tell(target, before)
 
