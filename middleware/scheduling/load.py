@@ -112,8 +112,10 @@ class Load:
         self.read(ServerLoad(), mark=mark, at=at, interval_seconds=interval_seconds)
         self._know(Knowledge.NONE)
 
-    def failed(self, why: str, *, is_unreachable: bool = False) -> None:
-        """A reading failed. The last one counts until it is stale; where there was none, nothing is known."""
+    def failed(self, why: str, *, interval_seconds: float, is_unreachable: bool = False) -> None:
+        """A reading failed, and the next is ``interval_seconds`` later. The last one that worked counts until it is
+        stale, by the shorter of its interval and this one; where there was none, nothing is known."""
+        self.interval_seconds = min(self.interval_seconds, interval_seconds)
         self.last_failure = why
         self.is_unreachable = is_unreachable
         if self.read_at == -math.inf:

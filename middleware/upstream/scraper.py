@@ -319,14 +319,12 @@ class MetricsScraper:
         except (UnreadableError, UnusableMetricsError, httpx.TransportError) as error:
             target.failures += 1
             is_unreachable = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            load.failed(str(error), is_unreachable=is_unreachable)
+            load.failed(str(error), interval_seconds=self._interval(target), is_unreachable=is_unreachable)
         except Exception:
             # A defect of ours must not end the asking for good.
             target.failures += 1
-            load.failed("the gateway failed; its log has the details")
+            load.failed("the gateway failed; its log has the details", interval_seconds=self._interval(target))
             logger.exception("reading the metrics of %s failed", target.upstream.label)
-        if target.failures:  # the last one that worked is as old as those who ask now think, not as who asked it did
-            load.interval_seconds = min(load.interval_seconds, self._interval(target))
         self._agenda.put(target, self._until_due(target))
         _tell(target, before)
 

@@ -79,14 +79,23 @@ def test_a_reading_that_is_not_due_yet_is_not_stale() -> None:
 
 def test_a_failure_leaves_the_last_reading_until_it_is_stale() -> None:
     one = load(queue=3, at=1.0)
-    one.failed("timeout")
+    one.failed("timeout", interval_seconds=1.0)
     assert (one.knowledge, one.queue, one.last_failure) == (Knowledge.FRESH, 3, "timeout")
     new = Load()
     assert new.knowledge == "unread"
-    new.failed("refused")
+    new.failed("refused", interval_seconds=1.0)
     assert new.knowledge == "stale"
     new.read(ServerLoad(), mark=0, at=1.0, interval_seconds=1.0)
     assert (new.knowledge, new.last_failure) == (Knowledge.FRESH, "")
+
+
+def test_what_was_read_at_rest_ages_by_the_pace_at_which_it_fails_now() -> None:
+    one = load(at=0.0, interval=50.0)
+    one.look_at_age(60.0, limit_seconds=2.0)
+    assert one.knowledge == "fresh"  # the next reading may just be on its way
+    one.failed("timeout", interval_seconds=0.05)
+    one.look_at_age(60.0, limit_seconds=2.0)
+    assert one.knowledge == "stale"
 
 
 def test_an_endpoint_without_metrics_is_known_by_our_own_count() -> None:
