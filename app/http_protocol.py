@@ -29,7 +29,7 @@ from uvicorn.server import ServerState
 from app.http_cycle import Cycle
 from middleware.errors import GatewayError, InvalidBodyError, Reason, RequestTimeoutError, error_body
 from middleware.exchange import Exchange
-from middleware.upstream.connection import tune_socket
+from middleware.upstream.dead_peers import tune_socket
 
 HEAD_LIMIT_BYTES = 64 * 1024
 HEAD_LIMIT_FIELDS = 256

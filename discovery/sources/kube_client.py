@@ -56,11 +56,6 @@ class KubeError(Exception):
         self.retry_after = retry_after  # seconds
         self.is_api = is_api  # a Status object of the API, not a page of whatever is in between
 
-    @property
-    def is_too_large_version(self) -> bool:
-        """Whether a resourceVersion was from the future: the server's state was restored from a backup."""
-        return self.status == 504 or "Too large resource version" in self.message
-
 
 class KubeClient:
     """Requests to one API server. One session, with as many connections as there are watches and requests."""

@@ -8,8 +8,6 @@ which an answer can fail is one of httpx's exceptions, so callers need to know n
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 import ssl
 from collections.abc import Callable
 from typing import cast
@@ -17,18 +15,14 @@ from typing import cast
 import httptools
 import httpx
 
+from middleware.upstream.dead_peers import tune_socket
+
 HEAD_LIMIT_BYTES = 64 * 1024
 HEAD_LIMIT_FIELDS = 256
 # Above this many unread bytes the socket is not read any more, until the reader has caught up.
 READ_HIGH_WATER_BYTES = 256 * 1024
 # Up to here copying a body behind its head costs less than giving the socket two buffers.
 LARGE_BODY_BYTES = 16 * 1024
-
-# A peer that vanished is noticed within 30 s even when nothing is sent or expected.
-_KEEPALIVE_IDLE_SECONDS = 15
-_KEEPALIVE_INTERVAL_SECONDS = 5
-_KEEPALIVE_PROBES = 3
-_USER_TIMEOUT_MILLISECONDS = 30_000
 
 
 class ConnectionBrokenError(httpx.ReadError):
@@ -57,21 +51,6 @@ class Activity:
 
 class _BehindAnswerError(Exception):
     """Bytes behind the answer: the parser must not take them for more of it."""
-
-
-def tune_socket(transport: asyncio.BaseTransport) -> None:
-    """Notice dead peers: TCP keepalive 15/5/3 s and TCP_USER_TIMEOUT 30 s. Sockets that are not TCP are left alone."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):  # Linux; elsewhere the system's defaults stay
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_SECONDS)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_SECONDS)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MILLISECONDS)
 
 
 class UpstreamConnection(asyncio.Protocol):
